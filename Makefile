@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each builds its own .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+# Several workers on few cores: one BLAS/XLA thread each is faster than fighting over cores.
+export JAX_PLATFORMS ?= cpu
+export MPLBACKEND ?= Agg
+
+.PHONY: demo test test-fast test-slow lint format bench clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# One stamp per set of extras, redone when pyproject.toml changes.
+$(VENV)/.%.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+demo: $(VENV)/.examples.stamp
+	$(BIN)/python examples/demo.py
+
+test: test-fast test-slow
+
+test-fast: $(VENV)/.test.stamp
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -q
+
+test-slow: $(VENV)/.test.stamp
+	timeout 900 $(BIN)/python -m pytest -n $(WORKERS) -m slow -q
+
+lint: $(VENV)/.dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench.stamp
+	$(BIN)/python benchmarks/compare.py
+
+clean:
+	rm -rf $(VENV) .cache demo_output

@@ -1,0 +1,17 @@
+"""Cells, `(x, state) -> (y, state)`, and everything that scans them over time."""
+
+import importlib.metadata
+
+from jaxtyping import install_import_hook
+
+
+# Shapes and types are checked at every public call; JAXTYPING_DISABLE=1 turns it off. The hook stays installed so that
+# rooms imported later are checked too.
+install_import_hook("eqx_dynamics", "beartype.beartype")
+
+from ._cell import AbstractCell as AbstractCell, Cell as Cell  # noqa: E402
+from ._scan import AbstractScannable as AbstractScannable, scan as scan  # noqa: E402
+from ._sequential import Sequential as Sequential  # noqa: E402
+
+
+__version__ = importlib.metadata.version("eqx-graph-dynamics")

@@ -1,0 +1,22 @@
+"""Message passing in Equinox: a function on one edge, an aggregation, a function on one node."""
+
+import importlib.metadata
+
+from jaxtyping import install_import_hook
+
+
+# Shapes and types are checked at every public call; JAXTYPING_DISABLE=1 turns it off. The hook stays installed so that
+# rooms imported later are checked too.
+install_import_hook("eqx_graph", "beartype.beartype")
+
+from . import nn as nn, ops as ops  # noqa: E402
+from .data import (  # noqa: E402
+    AbstractEdges as AbstractEdges,
+    EdgeIndex as EdgeIndex,
+    EdgeIndexLike as EdgeIndexLike,
+    EdgeList as EdgeList,
+    as_edges as as_edges,
+)
+
+
+__version__ = importlib.metadata.version("eqx-graph-dynamics")

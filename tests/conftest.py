@@ -1,0 +1,27 @@
+"""Every test runs under strict promotion rules, with shapes checked and two fake CPU devices."""
+
+import os
+import pathlib
+
+import jax
+import jax.random as jr
+import pytest
+
+
+_ROOT = pathlib.Path(__file__).parents[1]
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_compilation_cache_dir", os.environ.get("EQX_TEST_CACHE", str(_ROOT / ".cache" / "jax")))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def getkey():
+    """A fresh, reproducible key at every call."""
+    counter = iter(range(1_000_000))
+
+    def next_key():
+        return jr.fold_in(jr.key(0), next(counter))
+
+    return next_key
