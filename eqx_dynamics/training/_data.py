@@ -1,0 +1,148 @@
+"""Where batches come from: arrays in memory, gathered on the device, or any iterator, stacked on the host."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+
+_SHUFFLE = 0x5B0FF1E  # folded into the run's key, so that no step shares its key with a permutation
+
+
+class ArrayData(eqx.Module):
+    r"""Examples held in memory; an epoch is shuffled, cut into batches and trained on without leaving the device.
+
+    With $n$ examples and batch size $b$ an epoch has $\lceil n / b \rceil$ batches. If $b$ does not divide $n$ the last
+    batch is filled up with the first examples of the same shuffled order: every example is seen at least once, at most
+    $b - 1$ (other ones in every epoch) are seen twice, and all batches share one shape.
+
+    The order of an epoch is a function of the run's key and of the step at which the epoch began.
+    """
+
+    arrays: PyTree[Array]
+    batch_size: int = eqx.field(static=True)
+    shuffle: bool = eqx.field(static=True)
+    last: Literal["wrap", "drop", "error"] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        arrays: PyTree,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        last: Literal["wrap", "drop", "error"] = "wrap",
+    ):
+        """**Arguments:**
+
+        - `arrays`: pytree of arrays (NumPy or JAX), examples along the first axis of each.
+        - `batch_size`: examples in a batch.
+        - `shuffle`: take the examples in a new random order in every epoch.
+        - `last`: what becomes of a last batch that is not full: `"wrap"` fills it up with examples of the same epoch,
+          `"drop"` leaves its examples out of this epoch, `"error"` refuses.
+
+        **Raises:** `ValueError` for no examples, differing numbers of examples, a batch larger than the data, or a
+        last batch that is not full under `"error"`.
+        """
+        self.arrays = jtu.tree_map(jnp.asarray, arrays)
+        self.batch_size, self.shuffle, self.last = batch_size, shuffle, last
+        sizes = {
+            jtu.keystr(path) or "arrays": leaf.shape[0] if leaf.ndim else None
+            for path, leaf in jtu.tree_leaves_with_path(self.arrays)
+        }
+        if len(set(sizes.values())) != 1 or None in sizes.values():
+            raise ValueError(
+                "`arrays` must be arrays with one number of examples along their first axis; got "
+                f"{sizes or 'no array'}."
+            )
+        if not 1 <= batch_size <= self.num_examples:
+            raise ValueError(
+                f"`batch_size` must lie between 1 and the number of examples; got batch_size={batch_size} for "
+                f"{self.num_examples} examples."
+            )
+        if last == "error" and self.num_examples % batch_size:
+            raise ValueError(
+                f"`batch_size`={batch_size} leaves a last batch of {self.num_examples % batch_size} of "
+                f'{self.num_examples} examples, which `last="error"` refuses; use "wrap" or "drop".'
+            )
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in one pass."""
+        return jtu.tree_leaves(self.arrays)[0].shape[0]
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in one epoch."""
+        full, rest = divmod(self.num_examples, self.batch_size)
+        return full + bool(rest and self.last == "wrap")
+
+    def rows(self, key: PRNGKeyArray) -> Int[Array, "num_batches batch"]:
+        """Which examples make up each batch of the epoch that `key` shuffles."""
+        order = jr.permutation(key, self.num_examples) if self.shuffle else jnp.arange(self.num_examples)
+        return jnp.resize(order, (self.num_batches, self.batch_size))
+
+    def batch(self, rows: Int[Array, " batch"]) -> PyTree[Array]:
+        """The examples `rows`."""
+        return jtu.tree_map(lambda array: array[rows], self.arrays)
+
+
+class AbstractBatches(eqx.Module):
+    """The batches of one dispatch to the device."""
+
+    @abc.abstractmethod
+    def unpack(self, key: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+        """Arrays to scan over, and what turns a slice of them into a batch; called under jit."""
+
+
+class EpochPart(AbstractBatches):
+    """`num_steps` batches of the epoch over `data` that began at step `epoch_start` of the run."""
+
+    data: ArrayData
+    epoch_start: Any
+    num_steps: int = eqx.field(static=True)
+
+    def unpack(self, key: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+        rows = self.data.rows(jr.fold_in(jr.fold_in(key, _SHUFFLE), self.epoch_start))
+        if self.num_steps < self.data.num_batches:
+            rows = jax.lax.dynamic_slice_in_dim(rows, step - self.epoch_start, self.num_steps)
+        return rows, self.data.batch
+
+
+class Stacked(AbstractBatches):
+    """Batches of an iterator, stacked along a new first axis."""
+
+    batches: PyTree
+
+    def unpack(self, key: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+        return self.batches, lambda batch: batch
+
+
+def stack(batches: list[PyTree]) -> Stacked:
+    """The batches of one dispatch as one pytree; they must agree in structure, shapes and dtypes."""
+    structure = jtu.tree_structure(batches[0])
+    for n, other in enumerate(batches):
+        if jtu.tree_structure(other) != structure:
+            raise ValueError(
+                f"The batches of one dispatch must have one structure; batch 0 is {structure}, batch {n} is "
+                f"{jtu.tree_structure(other)}."
+            )
+    for (path, first), *others in zip(*map(jtu.tree_leaves_with_path, batches), strict=True):
+        for n, (_, leaf) in enumerate(others, start=1):
+            if np.shape(leaf) != np.shape(first):
+                raise ValueError(
+                    f"The batches of one dispatch must have the same sizes; leaf `{jtu.keystr(path) or 'batch'}` is "
+                    f"{np.shape(first)} in batch 0 and {np.shape(leaf)} in batch {n}. Pad or drop the odd batch, or "
+                    "pass `steps_per_dispatch=1`."
+                )
+    return Stacked(jtu.tree_map(_stack, *batches))
+
+
+def _stack(*leaves: Any) -> Any:
+    return jnp.stack(leaves) if isinstance(leaves[0], jax.Array) else np.stack(leaves)
