@@ -1,0 +1,101 @@
+"""Sorting edges into the compressed layout: counting sort on the host, one stable sort under jit."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+
+class Compressed(NamedTuple):
+    """Both compressed orders of one edge list, and the permutations between them (see `EdgeIndex`)."""
+
+    senders: Any
+    receivers: Any
+    receiver_ptr: Any
+    sender_ptr: Any
+    permutation: Any
+    inverse_permutation: Any
+    by_sender: Any
+    by_receiver: Any
+    receivers_by_sender: Any
+
+
+def is_concrete(*arrays: Any) -> bool:
+    """Whether every array has values that can be read on the host now."""
+    return not any(isinstance(a, jax.core.Tracer) for a in arrays)
+
+
+def _host_sort(ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stable order of `ids` and pointers, in O(len + size): a counting sort for all but short lists."""
+    if len(ids) < 4096:
+        ptr = np.zeros(size + 1, np.int32)
+        np.cumsum(np.bincount(ids, minlength=size), out=ptr[1:])
+        return np.argsort(ids, kind="stable").astype(np.int32), ptr
+    # Rows of this matrix are edges with one entry each; its column-compressed form lists the edges of every node.
+    entries = np.zeros(len(ids), np.int8), ids, np.arange(len(ids) + 1, dtype=np.int32)
+    columns = scipy.sparse.csr_array(entries, shape=(len(ids), size)).tocsc()
+    return columns.indices.astype(np.int32, copy=False), columns.indptr.astype(np.int32, copy=False)
+
+
+def _host_invert(order: np.ndarray) -> np.ndarray:
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order), dtype=order.dtype)
+    return inverse
+
+
+def _traced_sort(ids: Any, size: int) -> tuple[Any, Any]:
+    order = jnp.argsort(ids, stable=True).astype(jnp.int32)
+    counts = jnp.zeros(size, jnp.int32).at[ids].add(1)
+    return order, jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(counts, dtype=jnp.int32)])
+
+
+def _traced_invert(order: Any) -> Any:
+    positions = jnp.arange(order.shape[0], dtype=order.dtype)
+    return jnp.zeros_like(order).at[order].set(positions, unique_indices=True)
+
+
+def compress(senders: Any, receivers: Any, num_senders: int, num_receivers: int) -> Compressed:
+    """Sorts by receiver and, within it, keeps the caller's order; NumPy in, NumPy out, otherwise traced operations."""
+    on_host = isinstance(senders, np.ndarray)
+    sort, invert = (_host_sort, _host_invert) if on_host else (_traced_sort, _traced_invert)
+    permutation, receiver_ptr = sort(receivers, num_receivers)
+    senders, receivers = senders[permutation], receivers[permutation]
+    by_sender, sender_ptr = sort(senders, num_senders)
+    inverses = invert(permutation), by_sender, invert(by_sender)
+    return Compressed(
+        senders, receivers, receiver_ptr, sender_ptr, permutation, *inverses, receivers_by_sender=receivers[by_sender]
+    )
+
+
+def split_rows(edge_index: Any) -> tuple[Any, Any]:
+    """Rows 0 and 1 of a `(2, num_edges)` integer array, as int32; anything else is an error that names it."""
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        raise ValueError(
+            f"`edge_index` must have shape (2, num_edges): row 0 senders, row 1 receivers; got {edge_index.shape}. "
+            "Transpose an edge list of shape (num_edges, 2)."
+        )
+    if not np.issubdtype(edge_index.dtype, np.integer):
+        raise TypeError(f"`edge_index` must hold integers; got dtype {edge_index.dtype}. Cast it with `.astype(int32)`.")
+    if edge_index.shape[1] >= 2**31:
+        raise ValueError(f"`edge_index` has {edge_index.shape[1]} edges; positions are int32, so partition the graph.")
+    return edge_index[0], edge_index[1]
+
+
+def check_host_range(ids: np.ndarray, size: int, row: int, size_name: str) -> None:
+    """Raises `ValueError` naming the first id outside `[0, size)`."""
+    if ids.size and (ids.min() < 0 or ids.max() >= size):
+        column = int(np.argmax((ids < 0) | (ids >= size)))
+        raise ValueError(
+            f"`edge_index[{row}, {column}]` is {int(ids[column])}, outside [0, {size}): "
+            f"{size_name}={size}. Raise `{size_name}` or fix the edge list."
+        )
+
+
+def check_traced_range(senders: Any, receivers: Any, num_senders: int, num_receivers: int) -> tuple[Any, Any]:
+    """Run-time version of `check_host_range` (`eqx.error_if`)."""
+    outside = (senders < 0) | (senders >= num_senders), (receivers < 0) | (receivers >= num_receivers)
+    message = f"`edge_index` holds a node outside [0, {num_senders}) senders or [0, {num_receivers}) receivers."
+    return eqx.error_if((senders, receivers), jnp.any(outside[0] | outside[1]), message)
