@@ -1,0 +1,184 @@
+"""Numbers that other libraries computed, class by class.
+
+    pytest tests/test_reference.py --reference-dir DIR --snn-reference DIR --tidhy-reference FILE
+
+runs other folders of the same formats; by default the copies under `tests/reference` run. A class that the package
+lacks is skipped by name; one that it has and that cannot be built, called or loaded fails.
+"""
+
+import functools as ft
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import reference_snn
+import reference_tidhy
+from eqx_graph.interop import load_torch_state_dict
+from reference_support import Case, Entry, read_entry, read_manifest
+from reference_support_build import NotInPackage, build, find_class, flatten_output, quirk, resolve
+from reference_support_calls import FUNCTIONS, SURPLUS_BUFFERS, call
+
+
+HERE = pathlib.Path(__file__).parent / "reference"
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "pyg_entry" in metafunc.fixturenames:
+        folder = pathlib.Path(metafunc.config.getoption("--reference-dir") or HERE / "pyg")
+        names = list(read_manifest(folder)) if folder.exists() else []
+        metafunc.parametrize("pyg_entry", [(folder, name) for name in names], ids=names)
+
+    if "snn_entry" in metafunc.fixturenames:
+        folder = pathlib.Path(metafunc.config.getoption("--snn-reference") or HERE / "snn")
+        names = list(read_manifest(folder)) if folder.exists() else []
+        metafunc.parametrize("snn_entry", [(folder, name) for name in names], ids=names)
+    if "tidhy_check" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--tidhy-reference")
+        files = [pathlib.Path(given)] if given else sorted((HERE / "tidhy").glob("*.npz"))
+        checks = [
+            (f"{file.stem}-{name}", check) for file in files for name, check in reference_tidhy.cases(np.load(file))
+        ]
+        metafunc.parametrize("tidhy_check", [check for _, check in checks], ids=[name for name, _ in checks])
+
+
+@ft.lru_cache(maxsize=64)
+def _read(folder: pathlib.Path, name: str) -> Entry:
+    return read_entry(folder, name, read_manifest(folder)[name])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_pyg(pyg_entry: tuple[pathlib.Path, str], dtype: str) -> None:
+    entry = _read(*pyg_entry)
+    try:
+        _require(entry)
+        quirks = {case.number: reason for case in entry.cases if (reason := quirk(entry, case))}
+        cases = [case for case in entry.cases if case.number not in quirks]
+        if not cases:
+            pytest.skip("; ".join(set(quirks.values())))
+        with jax.enable_x64(dtype == "float64"):
+            problems = _compare(entry, cases, dtype)
+    except NotInPackage as missing:
+        pytest.skip(f"eqx_graph has no {missing}")
+    assert not problems, "\n".join(problems)
+
+
+def _require(entry: Entry) -> None:
+    if entry.kind == "module":
+        find_class(entry.class_name)
+    elif entry.target not in FUNCTIONS:
+        raise NotInPackage(entry.target.removeprefix("torch_geometric."))
+
+
+def _compare(entry: Entry, cases: list[Case], dtype: str) -> list[str]:
+    trainable = {name for case in cases for name in case.grad_state}
+    state = {k: _cast(v, dtype) for k, v in entry.state.items() if k.rpartition(".")[2] not in SURPLUS_BUFFERS}
+    params = {name: value for name, value in state.items() if name in trainable}
+    buffers = {name: value for name, value in state.items() if name not in trainable}
+    inputs = [{name: _cast(value, dtype) for name, value in case.inputs.items()} for case in cases]
+
+    def run(case: Case, params: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
+        args, kwargs = resolve(case.args, inputs), resolve(case.kwargs, inputs)
+        if entry.kind != "module":
+            return flatten_output(FUNCTIONS[entry.target](*args, **kwargs))
+        module = load_torch_state_dict(build(entry, jr.key(0)), buffers | params)
+        return flatten_output(call(entry.class_name, module, case, args, kwargs))
+
+    def loss(params, floats, case: Case, inputs):
+        out = run(case, params, inputs | floats)
+        parts = [jnp.sum(out[path] * cot) for path, cot in case.cot.items()]
+        return sum(parts, start=jnp.zeros(())), out
+
+    @eqx.filter_jit
+    def compute(params, inputs):
+        if dtype == "float32":
+            return [(run(case, params, arrays), {}, {}) for case, arrays in zip(cases, inputs, strict=True)]
+        results = []
+        for case, arrays in zip(cases, inputs, strict=True):
+            floats = {name: arrays[name] for name in case.grad_inputs}
+            grads, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, floats, case, arrays)
+            results.append((out, grads[1], {name: grads[0][name] for name in case.grad_state}))
+        return results
+
+    problems: list[str] = []
+    for case, (out, grad_inputs, grad_state) in zip(cases, compute(params, inputs), strict=True):
+        for what, got, want in (
+            ("output", out, case.out),
+            ("gradient of input", grad_inputs, case.grad_inputs if dtype == "float64" else {}),
+            ("gradient of parameter", grad_state, case.grad_state if dtype == "float64" else {}),
+        ):
+            problems += [
+                f"case {case.number} (graph of {case.args}): {what} {name}: {problem}"
+                for name in want
+                if (problem := _difference(got.get(name), want[name], dtype))
+            ]
+    return problems
+
+
+def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
+    return array.astype(dtype) if array.dtype.kind == "f" else array
+
+
+def _difference(got: Any, want: np.ndarray, dtype: str) -> str | None:
+    if got is None:
+        return "is not returned"
+    got = np.asarray(got)
+    if got.shape != want.shape:
+        return f"shape {got.shape}, reference {want.shape}"
+    if want.dtype.kind != "f":
+        return None if np.array_equal(got, want) else f"got {got.tolist()}, reference {want.tolist()}"
+    if got.dtype != dtype:
+        return f"dtype {got.dtype} from {dtype} inputs"
+    excess = np.abs(got - want) - TOLERANCE[dtype] * (1 + np.abs(want))
+    if np.all(excess <= 0):  # NaN on either side fails
+        return None
+    return f"largest difference {np.nanmax(np.abs(got - want)):.2e} ({int((~(excess <= 0)).sum())} of {want.size})"
+
+
+def test_snn(snn_entry: tuple[pathlib.Path, str]) -> None:
+    folder, name = snn_entry
+    entry = read_manifest(folder)[name]
+    with np.load(folder / f"{name}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    run = reference_snn.build(name, entry, arrays)
+    if run is None:
+        pytest.skip(f"eqx_dynamics has no {entry['lib']} ({name})")
+    params = {key[2:]: value for key, value in arrays.items() if key.startswith("p_")}
+
+    def loss(params):
+        out = run(params)
+        total = jnp.sum(arrays["A"] * out["spk"]) + jnp.sum(arrays["C"] * out[f"s_{entry['mem_key']}"])
+        return total, out
+
+    if params:
+        (value, out), grads = eqx.filter_jit(jax.value_and_grad(loss, has_aux=True))(params)
+        out = out | {"loss": value} | {f"g_{key}": grad for key, grad in grads.items()}
+        compared = [key for key in arrays if key[:2] in ("s_", "g_") or key in ("spk", "loss")]
+    else:
+        out = eqx.filter_jit(run)(params)
+        compared = sorted(out)
+        assert compared, "`build` must return a function with at least one output to compare"
+    problems = [f"{key}: {problem}" for key in compared if (problem := _snn_difference(key, out[key], arrays[key]))]
+    assert not problems, "\n".join(problems)
+
+
+def _snn_difference(key: str, got: Any, want: np.ndarray) -> str | None:
+    """Spikes exactly, states to 1e-5, gradients and losses to 1e-4, relative to the largest entry above 1."""
+    got = np.asarray(got)
+    if got.shape != want.shape:
+        return f"shape {got.shape}, reference {want.shape}"
+    tolerance = 0.0 if key == "spk" else 1e-5 if key.startswith("s_") else 1e-4
+    worst = np.max(np.abs(got - want), initial=0.0)
+    allowed = tolerance * max(1.0, float(np.max(np.abs(want), initial=0.0)))
+    return None if worst <= allowed else f"largest difference {worst:.2e}, allowed {allowed:.2e}"
+
+
+def test_tidhy(tidhy_check: Callable[[], None]) -> None:
+    tidhy_check()
