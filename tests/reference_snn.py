@@ -14,6 +14,7 @@ def build(
 
     **Returns:** a function from the arrays named `p_*` (keys without `p_`; among them the input `x`, time-major) to
     arrays under the file's own keys. Cases with `p_*` must return `spk` and every `s_*`; the runner differentiates
-    $\\sum A\\,\\mathrm{spk} + \\sum C\\,s$ and compares outputs and every `g_*`. Of other cases it compares what is returned.
+    $\\sum A\\,\\mathrm{spk} + \\sum C\\,s$ and compares outputs and every `g_*`. Of other cases it compares what is
+    returned.
     """
     return None
