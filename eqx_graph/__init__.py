@@ -15,7 +15,12 @@ from .data import (  # noqa: E402
     EdgeIndex as EdgeIndex,
     EdgeIndexLike as EdgeIndexLike,
     EdgeList as EdgeList,
+    Graph as Graph,
     as_edges as as_edges,
+    batch as batch,
+    pad as pad,
+    unbatch as unbatch,
+    unpad as unpad,
 )
 
 

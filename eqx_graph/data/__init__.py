@@ -1,3 +1,11 @@
+"""Graphs and their edge layouts; joining, padding and budgets, on the host."""
+
+from ._batch import batch as batch, pad as pad, unbatch as unbatch, unpad as unpad
+from ._budget import (
+    AbstractBudget as AbstractBudget,
+    PaddingBudget as PaddingBudget,
+    PaddingLadder as PaddingLadder,
+)
 from ._edges import (
     AbstractEdges as AbstractEdges,
     EdgeIndex as EdgeIndex,
@@ -5,3 +13,5 @@ from ._edges import (
     EdgeList as EdgeList,
     as_edges as as_edges,
 )
+from ._graph import Graph as Graph
+from ._padding import DynamicBatches as DynamicBatches, PaddingReport as PaddingReport, dynamic_batch as dynamic_batch
