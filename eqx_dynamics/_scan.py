@@ -1,8 +1,12 @@
-"""Running a cell over time."""
+"""Running a cell over time: plain, in chunks, with bounded memory."""
 
 import abc
+import functools as ft
+import math
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -31,6 +35,9 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     unroll: int | None = None,
+    chunk: int | None = None,
+    checkpoint: bool = False,
+    meter: Callable[[int, int], None] | None = None,
 ) -> tuple[Any, State]:
     """Run `cell` over the leading (time) axis of `xs`.
 
@@ -40,32 +47,151 @@ def scan(
 
     - `cell`: `(x, state, *, key) -> (out, state)`.
     - `xs`: arrays with time first, or None (then give `length`).
-    - `state`: the state before the first step; its structure, shapes and dtypes are kept.
+    - `state`: the state before the first step; structure, shapes and dtypes are kept. Leaves that are no arrays
+      (functions, Python numbers) are handed to each step as they are and must come back unchanged; a Python number
+      that the cell turns into an array is an array from the start.
     - `key`: split into one key per step; None for deterministic cells.
     - `length`: number of steps; needed only when `xs` has no arrays.
     - `reverse`: run from the last time step to the first.
     - `unroll`: steps per compiled loop iteration; default 1 on CPU and 8 on accelerators.
+    - `chunk`: run so many steps at a time (the last chunk may be shorter): the unit of `checkpoint` and of `meter`.
+      An `AbstractScannable` goes through each chunk by its own route.
+    - `checkpoint`: keep only the states between chunks for the gradient and compute the rest again, chunk by chunk:
+      memory in proportion to $T / \\mathrm{chunk} + \\mathrm{chunk}$ rather than $T$, for one more forward pass.
+      Without `chunk`, chunks of $\\lceil \\sqrt T \\rceil$ steps.
+    - `meter`: called on the host as `meter(steps_done, num_steps)` after every chunk; once for a whole `vmap`.
 
-    **Returns:** the outputs stacked in time order, and the state after the last step.
+    **Returns:** the outputs stacked in time order, and the state after the last step. The same numbers for every
+    `chunk` and `checkpoint`, to rounding.
 
-    **Raises:** `ValueError` if the leading sizes of `xs` differ or no length is known.
+    **Raises:** `ValueError` if the leading sizes of `xs` differ, no length is known, `chunk` is not positive, or
+    `meter` comes without `chunk`; `TypeError` if a non-array leaf of the state changes.
+
+    !!! note "Keys"
+        Step $t$ of a plain cell gets `jr.split(key, num_steps)[t]`, whatever `chunk` is. An `AbstractScannable` gets
+        the one `key` and splits it its own way; in chunks it gets one key per chunk, so that a stochastic one
+        draws other numbers for another `chunk` (and the same for any `checkpoint`).
     """
-    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jtu.tree_leaves(xs)} | ({length} - {None})
+    num_steps = _num_steps(xs, length)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"`chunk` must be a positive number of steps; got {chunk}.")
+    if meter is not None and chunk is None:
+        raise ValueError("`meter` reports after every chunk: give `chunk`, the number of steps between two reports.")
+    if checkpoint and chunk is None:
+        chunk = math.isqrt(max(num_steps - 1, 0)) + 1
+    by_step = not (isinstance(cell, AbstractScannable) and jtu.tree_leaves(xs))
+    state, static = _split_state(cell, xs, state, key)
+    run = ft.partial(_run, cell, static, unroll=_default_unroll() if unroll is None else unroll, reverse=reverse)
+    if chunk is None:
+        keys = jr.split(key, num_steps) if key is not None and by_step else key
+        state, ys = run(state, (xs, keys), num_steps)
+    else:
+        state, ys = _run_chunks(run, state, xs, key, num_steps, by_step, reverse, chunk, checkpoint, meter)
+    return ys, eqx.combine(state, static)
+
+
+def _run_chunks(
+    run: Callable,
+    state: Any,
+    xs: Any,
+    key: PRNGKeyArray | None,
+    num_steps: int,
+    by_step: bool,
+    reverse: bool,
+    chunk: int,
+    checkpoint: bool,
+    meter: Callable[[int, int], None] | None,
+) -> tuple[Any, Any]:
+    """A scan of scans: the whole chunks, and the shorter one that may be left at the end of time."""
+    whole, rest = divmod(num_steps, chunk)
+    keys = None if key is None else jr.split(key, num_steps if by_step else whole + (rest > 0))
+    parts = [(0, whole, chunk)] + ([(whole, 1, rest)] if rest else [])  # First chunk, number of chunks, steps in each.
+    outs, carry = [], (state, jnp.zeros((), jnp.int32))
+    for first, count, size in reversed(parts) if reverse else parts:
+        x_part = _in_chunks(xs, first * chunk, count, size)
+        key_part = _in_chunks(keys, first * chunk, count, size) if by_step else _slice(keys, first, count)
+        run_one = ft.partial(run, num_steps=size)
+        # Without CSE barriers: the body of a scan is compiled apart from its gradient anyway.
+        run_one = jax.checkpoint(run_one, prevent_cse=False) if checkpoint else run_one
+
+        def step(carry: tuple[Any, Any], inputs: Any, run_one: Callable = run_one, size: int = size) -> tuple[Any, Any]:
+            state, done = carry
+            state, ys = run_one(state, inputs)
+            if meter is not None:
+                jax.debug.callback(ft.partial(_report, meter, num_steps), done + size)
+            return (state, done + size), ys
+
+        carry, ys = jax.lax.scan(step, carry, (x_part, key_part), length=count, reverse=reverse)
+        outs.append(jtu.tree_map(lambda y, steps=count * size: jnp.reshape(y, (steps, *y.shape[2:])), ys))
+    if len(outs) == 1:
+        return carry[0], outs[0]
+    return carry[0], jtu.tree_map(lambda *y: jnp.concatenate(y), *(reversed(outs) if reverse else outs))
+
+
+def _run(
+    cell: Cell, static: Any, state: Any, inputs: tuple[Any, Any], num_steps: int, *, unroll: int, reverse: bool
+) -> tuple[Any, Any]:
+    """Steps without chunks: by the cell's own route if it has one, otherwise `lax.scan` (carry first, as there)."""
+    xs, keys = inputs
+    if isinstance(cell, AbstractScannable) and jtu.tree_leaves(xs):
+        ys, new_state = cell.scan_over(xs, eqx.combine(state, static), key=keys, unroll=unroll, reverse=reverse)
+        return _arrays(new_state, static), ys
+
+    def step(carry: Any, x_and_key: tuple[Any, PRNGKeyArray | None]) -> tuple[Any, Any]:
+        x, step_key = x_and_key
+        out, new_state = cell(x, eqx.combine(carry, static), key=step_key)
+        return _arrays(new_state, static), out
+
+    return jax.lax.scan(step, state, (xs, keys), length=num_steps, reverse=reverse, unroll=unroll)
+
+
+def _split_state(cell: Cell, xs: Any, state: Any, key: PRNGKeyArray | None) -> tuple[Any, Any]:
+    """The arrays of a state, which are carried, and the rest, which is not; numbers that become arrays are arrays."""
+    leaves, treedef = jtu.tree_flatten(state)
+    if any(isinstance(leaf, (bool, int, float, complex)) for leaf in leaves):
+        first = jtu.tree_map(lambda x: x[0], xs)
+        after = jtu.tree_leaves(eqx.filter_eval_shape(lambda x, s, k: cell(x, s, key=k)[1], first, state, key))
+        if len(after) == len(leaves):  # Otherwise the mismatch is reported when the steps are traced.
+            state = jtu.tree_unflatten(treedef, [_promote(*pair) for pair in zip(leaves, after, strict=True)])
+    return eqx.partition(state, eqx.is_array)
+
+
+def _arrays(state: Any, static: Any) -> Any:
+    arrays, new_static = eqx.partition(state, eqx.is_array)
+    if jtu.tree_leaves(static) != jtu.tree_leaves(new_static):
+        raise TypeError(
+            "`cell` must return the non-array leaves of `state` unchanged; got "
+            f"{jtu.tree_leaves(new_static)} for {jtu.tree_leaves(static)}. Make what changes over time an array."
+        )
+    return arrays
+
+
+def _promote(before: Any, after: Any) -> Any:
+    if isinstance(before, (bool, int, float, complex)):
+        if isinstance(after, jax.ShapeDtypeStruct):
+            return jnp.asarray(before, after.dtype)
+        if before != after:
+            return jnp.asarray(before)
+    return before
+
+
+def _slice(tree: Any, start: int, size: int) -> Any:
+    return jtu.tree_map(lambda x: x[start : start + size], tree)
+
+
+def _in_chunks(tree: Any, start: int, count: int, size: int) -> Any:
+    return jtu.tree_map(lambda x: jnp.reshape(x, (count, size, *x.shape[1:])), _slice(tree, start, count * size))
+
+
+def _report(meter: Callable[[int, int], None], num_steps: int, done: Any) -> None:
+    meter(int(done), num_steps)
+
+
+def _num_steps(xs: Any, length: int | None) -> int:
+    lengths = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in jtu.tree_leaves(xs)} | ({length} - {None})
     if len(lengths) != 1 or None in lengths:
         raise ValueError(f"`xs` must have one leading (time) size; got {lengths or 'no arrays and no `length`'}.")
-    (num_steps,) = lengths
-    unroll = _default_unroll() if unroll is None else unroll
-    if isinstance(cell, AbstractScannable) and jtu.tree_leaves(xs):
-        return cell.scan_over(xs, state, key=key, unroll=unroll, reverse=reverse)
-    keys = None if key is None else jr.split(key, num_steps)
-
-    def step(carry: State, x_and_key: tuple[Any, PRNGKeyArray | None]) -> tuple[State, Any]:
-        x, step_key = x_and_key
-        out, carry = cell(x, carry, key=step_key)
-        return carry, out
-
-    state, ys = jax.lax.scan(step, state, (xs, keys), length=num_steps, reverse=reverse, unroll=unroll)
-    return ys, state
+    return next(size for size in lengths if size is not None)
 
 
 def _default_unroll() -> int:
