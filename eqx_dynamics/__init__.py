@@ -4,10 +4,12 @@ import importlib.metadata
 
 from jaxtyping import install_import_hook
 
+from . import _typecheck as _typecheck
+
 
 # Shapes and types are checked at every public call; JAXTYPING_DISABLE=1 turns it off. The hook stays installed so that
 # rooms imported later are checked too.
-install_import_hook("eqx_dynamics", "beartype.beartype")
+install_import_hook("eqx_dynamics", "eqx_dynamics._typecheck.on_first_call")
 
 from ._cell import AbstractCell as AbstractCell, Cell as Cell  # noqa: E402
 from ._scan import AbstractScannable as AbstractScannable, scan as scan  # noqa: E402

@@ -4,10 +4,12 @@ import importlib.metadata
 
 from jaxtyping import install_import_hook
 
+from . import _typecheck as _typecheck
+
 
 # Shapes and types are checked at every public call; JAXTYPING_DISABLE=1 turns it off. The hook stays installed so that
 # rooms imported later are checked too.
-install_import_hook("eqx_graph", "beartype.beartype")
+install_import_hook("eqx_graph", "eqx_graph._typecheck.on_first_call")
 
 from . import nn as nn, ops as ops  # noqa: E402
 from .data import (  # noqa: E402

@@ -1,0 +1,23 @@
+"""The package's run-time type checker: beartype, prepared for each function when it is first called."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from beartype import beartype
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def on_first_call(function: Function) -> Function:
+    """`beartype(function)`, built at the first call: building it for every function at import costs more than all of the
+    package's own import (docs/measured.md)."""
+    checked: Function | None = None
+
+    def check(*args: Any, **kwargs: Any) -> Any:
+        nonlocal checked
+        if checked is None:
+            checked = beartype(function)
+        return checked(*args, **kwargs)
+
+    return check  # pyright: ignore[reportReturnType]
