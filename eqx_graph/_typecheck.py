@@ -10,8 +10,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def on_first_call(function: Function) -> Function:
-    """`beartype(function)`, built at the first call: building it for every function at import costs more than all of the
-    package's own import (docs/measured.md)."""
+    """`beartype(function)`, built at the first call.
+
+    Building it for every function at import would take longer than the import itself (docs/measured.md).
+    """
     checked: Function | None = None
 
     def check(*args: Any, **kwargs: Any) -> Any:
