@@ -56,6 +56,13 @@ def test_paths_follow_attributes_indices_and_keys(getkey):
     assert eqx.tree_equal(load_torch_state_dict(_net(getkey()), dashed), load_torch_state_dict(_net(getkey()), state))
 
 
+def test_the_shapes_of_a_module_are_enough(getkey):
+    state = {"weight": _draw(4, 3), "bias": _draw(4)}
+    skeleton = eqx.filter_eval_shape(eqx.nn.Linear, 3, 4, key=getkey())
+    loaded = eqx.filter_jit(load_torch_state_dict)(skeleton, state)
+    assert eqx.tree_equal(loaded, load_torch_state_dict(eqx.nn.Linear(3, 4, key=getkey()), state))
+
+
 def test_every_misfit_is_named_in_one_error(getkey):
     state = _net_state()
     state["layers.0.weight"] = _draw(4, 3)

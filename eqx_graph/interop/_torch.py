@@ -50,9 +50,9 @@ def load_torch_state_dict(module: Module, state_dict: Mapping[str, Any], *, stri
 
     **Arguments:**
 
-    - `module`: any `eqx.Module`, built with the constructor arguments that the weights were trained with. A module
-        with `eqx.nn.BatchNorm` must still hold its initial state: load inside the function that is given to
-        `eqx.nn.make_with_state`.
+    - `module`: any `eqx.Module`, built with the constructor arguments that the weights were trained with; its shapes
+        are enough (`eqx.filter_eval_shape`). With `eqx.nn.BatchNorm` it must still hold its initial state: load inside
+        the function that is given to `eqx.nn.make_with_state`.
     - `state_dict`: name -> array (NumPy or JAX): `{k: v.cpu().numpy() for k, v in model.state_dict().items()}`.
     - `strict`: raise for missing and unexpected entries. If False they are skipped; shapes are checked in any case.
 
@@ -115,13 +115,8 @@ def _same_up_to_ones(got: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 @ft.singledispatch
 def _entries(node: Any, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
     """The leaves under `node`; `names` (all keys of the state dict) settles conventions that leave a choice."""
-    return iter(())
-
-
-@_entries.register(jax.Array)
-@_entries.register(np.ndarray)
-def _(node: jax.Array | np.ndarray, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
-    yield _array(where, _join(path), node.shape, required=bool(jnp.issubdtype(node.dtype, jnp.inexact)))
+    if isinstance(node, jax.Array | np.ndarray | jax.ShapeDtypeStruct):  # a tracer's type cannot be registered
+        yield _array(where, _join(path), node.shape, required=bool(jnp.issubdtype(node.dtype, jnp.inexact)))
 
 
 @_entries.register
