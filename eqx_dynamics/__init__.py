@@ -11,7 +11,9 @@ from . import _typecheck as _typecheck
 # rooms imported later are checked too.
 install_import_hook("eqx_dynamics", "eqx_dynamics._typecheck.on_first_call")
 
+from ._apply import PerSample as PerSample  # noqa: E402
 from ._cell import AbstractCell as AbstractCell, Cell as Cell  # noqa: E402
+from ._recorded import Recorded as Recorded  # noqa: E402
 from ._scan import AbstractScannable as AbstractScannable, scan as scan  # noqa: E402
 from ._sequential import Sequential as Sequential  # noqa: E402
 

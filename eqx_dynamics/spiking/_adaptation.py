@@ -1,0 +1,80 @@
+"""What a neuron's own spikes do to its later excitability."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ._decay import AbstractDecay
+from ._parameter import ParameterLike, require, require_fits, resolve
+
+
+class AbstractAdaptation(eqx.Module):
+    r"""A variable that every spike raises and that decays: $a \leftarrow \delta a + j s$, $\delta$ from `tau_adapt`."""
+
+    tau_adapt: eqx.AbstractVar[ParameterLike]
+    increment: eqx.AbstractVar[ParameterLike]
+    in_reset: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def threshold(self, threshold: Array | float, adaptation: Float[Array, "..."]) -> Float[Array, "..."] | float:
+        """The threshold at this level of adaptation."""
+
+    @abc.abstractmethod
+    def drive(self, drive: Float[Array, "..."], adaptation: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The input current at this level of adaptation."""
+
+    def relax(self, adaptation: Float[Array, "..."], dt: float, decay: AbstractDecay) -> Float[Array, "..."]:
+        """The variable one step later, with no spike."""
+        return decay.factor(dt, resolve(self.tau_adapt, adaptation)) * adaptation
+
+    def jump(self, adaptation: Float[Array, "..."], spikes: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The variable after spikes."""
+        return adaptation + resolve(self.increment, adaptation) * spikes
+
+    def check(self, dt: float, decay: AbstractDecay, size: tuple[int, ...]) -> None:
+        """Raise a `ValueError` for constants that are not positive, do not fit `size`, or are unstable at `dt` (ms)."""
+        require(self.tau_adapt, "tau_adapt", above=0.0)
+        require(self.increment, "increment", unit="mV")
+        require_fits(self.tau_adapt, "tau_adapt", size)
+        require_fits(self.increment, "increment", size)
+        decay.check(dt, self.tau_adapt, "tau_adapt")
+
+
+class ThresholdAdaptation(AbstractAdaptation):
+    r"""Every spike raises the threshold: fire where $v \ge \theta + b\, a$ (Bellec et al., NeurIPS 2018, eq. 2: LSNN).
+
+    **Arguments:**
+
+    - `tau_adapt`: time constant of the recovery, ms.
+    - `strength`: $b$, mV. `increment`: what one spike adds to $a$.
+    - `in_reset`: a soft reset subtracts the raised threshold (spyx), not the resting one (BrainState).
+    """
+
+    tau_adapt: ParameterLike = 200.0
+    strength: ParameterLike = 1.0
+    increment: ParameterLike = 1.0
+    in_reset: bool = eqx.field(static=True, default=False)
+
+    def threshold(self, threshold: Array | float, adaptation: Float[Array, "..."]) -> Float[Array, "..."] | float:
+        return threshold + resolve(self.strength, adaptation) * adaptation
+
+    def drive(self, drive: Float[Array, "..."], adaptation: Float[Array, "..."]) -> Float[Array, "..."]:
+        return drive
+
+
+class CurrentAdaptation(AbstractAdaptation):
+    r"""Every spike adds an outward current: the membrane is driven by $I - a$ (spike-frequency adaptation).
+
+    **Arguments:** `tau_adapt`: time constant of the recovery, ms; `increment`: current added by one spike.
+    """
+
+    tau_adapt: ParameterLike = 200.0
+    increment: ParameterLike = 0.5
+    in_reset: bool = eqx.field(static=True, default=False)
+
+    def threshold(self, threshold: Array | float, adaptation: Float[Array, "..."]) -> Float[Array, "..."] | float:
+        return threshold
+
+    def drive(self, drive: Float[Array, "..."], adaptation: Float[Array, "..."]) -> Float[Array, "..."]:
+        return drive - adaptation

@@ -1,0 +1,73 @@
+"""The leaky integrator: a membrane that never fires, read out as it is."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from .._cell import AbstractCell
+from ._decay import AbstractDecay, AbstractInputGain, ExactDecay, LeakGain
+from ._leak import SynapticCurrent, check_leak, leak, through_synapse
+from ._neuron import as_size, check_input, out_dtype, zeros
+from ._parameter import ParameterLike, resolve
+
+
+class LIState(eqx.Module):
+    """State of `LICell`."""
+
+    membrane: Float[Array, "..."]  # mV
+    current: Float[Array, "..."] | None = None
+
+
+class LICell(AbstractCell[LIState]):
+    r"""Leaky integrator readout: $v \leftarrow v_{rest} + \beta (v - v_{rest}) + g I$, put out as it is."""
+
+    tau_mem: ParameterLike  # ms
+    rest: ParameterLike  # mV
+    decay: AbstractDecay
+    input_gain: AbstractInputGain
+    synapse: SynapticCurrent | None
+    dt: float  # ms
+    size: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size: int | tuple[int, ...],
+        tau_mem: ParameterLike = 20.0,
+        *,
+        rest: ParameterLike = 0.0,
+        decay: AbstractDecay = ExactDecay(),
+        input_gain: AbstractInputGain = LeakGain(),
+        synapse: SynapticCurrent | None = None,
+        dt: float | int = 1.0,
+    ):
+        """**Arguments:** as for `LIFCell`; `tau_mem` and `dt` in ms.
+
+        **Raises:** `ValueError` for a time constant or `dt` that is not positive, a `dt` beyond the Euler bound, or
+        constants that do not fit `size`.
+        """
+        self.size = as_size(size)
+        self.tau_mem, self.rest = tau_mem, rest
+        self.decay, self.input_gain, self.synapse = decay, input_gain, synapse
+        self.dt = float(dt)
+
+    def __check_init__(self):
+        check_leak(self.size, self.tau_mem, self.rest, self.decay, self.synapse, self.dt)
+
+    def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> LIState:
+        """The membrane at rest, with `shape` as leading (batch) axes."""
+        empty = zeros(shape, self.size)
+        return LIState(empty + resolve(self.rest, empty), None if self.synapse is None else empty)
+
+    @jax.named_scope("eqx_dynamics.LICell")
+    def __call__(
+        self,
+        x: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."],
+        state: LIState,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "..."], LIState]:
+        """One step: input current `(*batch, *size)` to the membrane of the same shape, mV."""
+        inputs = check_input("LICell", x, self.size, state.membrane)
+        drive, current = through_synapse(inputs, state.current, self.synapse, self.decay, self.dt)
+        membrane = leak(drive, state.membrane, self.tau_mem, self.rest, self.decay, self.input_gain, self.dt)
+        return out_dtype(x, membrane), LIState(membrane, current)

@@ -1,0 +1,152 @@
+"""Spikes: a step forward, a chosen curve backward, at any order of differentiation."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+Tie: TypeAlias = Literal[">=", ">"]
+"""Whether a membrane exactly at threshold fires (SpikingJelly, BrainState: yes; snnTorch, Norse, spyx: no)."""
+
+
+class AbstractSurrogate(eqx.Module):
+    r"""What stands in for the derivative of the step $H(x)$, where $x$ = membrane minus threshold.
+
+    A surrogate is a curve, `derivative`, and a rule for ties. The curve may itself be differentiated, to any order.
+    """
+
+    tie: eqx.AbstractVar[Tie]
+
+    @abc.abstractmethod
+    def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The curve $g'(x)$ used in place of the derivative of the step; elementwise."""
+
+
+@jax.custom_jvp
+def _step(surrogate: AbstractSurrogate, x: Array) -> Array:
+    return (x >= 0 if surrogate.tie == ">=" else x > 0).astype(x.dtype)
+
+
+@_step.defjvp
+def _(primals: tuple[AbstractSurrogate, Array], tangents: tuple[Any, Array]) -> tuple[Array, Array]:
+    surrogate, x = primals
+    return _step(surrogate, x), surrogate.derivative(x).astype(x.dtype) * tangents[1]
+
+
+def spike(
+    surrogate: AbstractSurrogate, x: Float[Array, "*shape"], *, key: PRNGKeyArray | None = None
+) -> Float[Array, "*shape"]:
+    r"""Ones where the neuron fires and zeros elsewhere, differentiated by the surrogate.
+
+    $s = H(x)$ forward and $\partial s / \partial x := g'(x)$ in every derivative. Forward and reverse mode nest in any
+    order, because the rule is a `custom_jvp` whose own derivative is that of the curve.
+
+    **Arguments:**
+
+    - `surrogate`: the curve $g'$ and the rule for ties.
+    - `x`: membrane minus threshold, mV or dimensionless.
+    - `key`: needed by stochastic surrogates only.
+
+    **Returns:** 0. or 1., the shape and dtype of `x`.
+
+    **Raises:** `ValueError` if the surrogate is stochastic and no key is given.
+    """
+    if isinstance(surrogate, AbstractStochasticSurrogate):
+        if key is None:
+            raise ValueError(f"`key` is missing: {type(surrogate).__name__} draws its spikes; pass `key=` to the cell.")
+        noise = jax.lax.stop_gradient(surrogate.noise(key, x))
+        # The noise moves the step, not the curve: the gradient is that of the firing probability.
+        return _noisy_step(surrogate, x, noise)
+    return _step(surrogate, x)
+
+
+class AbstractStochasticSurrogate(AbstractSurrogate):
+    """A surrogate that also draws: the neuron fires where $x$ plus noise is positive."""
+
+    @abc.abstractmethod
+    def noise(self, key: PRNGKeyArray, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """A sample added to `x` before the step."""
+
+
+@jax.custom_jvp
+def _noisy_step(surrogate: AbstractStochasticSurrogate, x: Array, noise: Array) -> Array:
+    return (x + noise >= 0 if surrogate.tie == ">=" else x + noise > 0).astype(x.dtype)
+
+
+@_noisy_step.defjvp
+def _(primals: tuple[AbstractStochasticSurrogate, Array, Array], tangents: tuple[Any, Array, Any]):
+    surrogate, x, noise = primals
+    return _noisy_step(surrogate, x, noise), surrogate.derivative(x).astype(x.dtype) * tangents[1]
+
+
+class StraightThrough(AbstractSurrogate):
+    """$g'(x) = 1$ (Bengio et al. 2013, arXiv 1308.3432); snnTorch's `straight_through_estimator`."""
+
+    tie: Tie = eqx.field(static=True, default=">=")
+
+    def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jnp.ones_like(x)
+
+
+class DerivativeOf(AbstractSurrogate):
+    """The derivative of any function you write: `DerivativeOf(jnp.tanh)` uses $1 - \\tanh^2 x$.
+
+    The function must be elementwise. spyx's `custom` instead takes the derivative itself, and its default, documented
+    as straight-through, is $g'(x) = x$: pass `DerivativeOf(lambda x: x)` for straight-through.
+    """
+
+    function: Callable[[Array], Array] = eqx.field(static=True)
+    tie: Tie = eqx.field(static=True, default=">=")
+
+    def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jax.jvp(self.function, (x,), (jnp.ones_like(x),))[1]
+
+
+class Scaled(AbstractSurrogate):
+    """Another surrogate's curve times a factor: `derivative(x) = factor * inner.derivative(x)`."""
+
+    inner: AbstractSurrogate
+    factor: Float[Array, ""] | float
+    tie: Tie = eqx.field(static=True, default=">=")
+
+    def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return self.factor * self.inner.derivative(x)
+
+
+class Stretched(AbstractSurrogate):
+    r"""A surrogate for a rescaled argument: the curve of $H(x / w)$, $g'(x / w) / w$.
+
+    BrainState's neurons pass $(v - \theta) / (\theta - v_{reset})$: wrap the surrogate with that width (mV).
+    """
+
+    inner: AbstractSurrogate
+    width: Float[Array, ""] | float
+    tie: Tie = eqx.field(static=True, default=">=")
+
+    def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return self.inner.derivative(x / self.width) / self.width
+
+
+class Stochastic(AbstractStochasticSurrogate):
+    r"""Spikes drawn with probability $\sigma(k x)$; the gradient is that of the probability.
+
+    $s = H(x + \epsilon)$ with logistic noise $\epsilon$ of scale $1/k$, and $g'(x) = k \sigma(kx) (1 - \sigma(kx))$,
+    the exact derivative of $E[s]$. Norse's `logistic` draws the same spikes but passes the gradient straight through;
+    snnTorch's `SSO` fires deterministically and randomises the gradient instead.
+    """
+
+    slope: Float[Array, ""] | float = 4.0
+    tie: Tie = eqx.field(static=True, default=">=")
+
+    def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        probability = jax.nn.sigmoid(self.slope * x)
+        return self.slope * probability * (1 - probability)
+
+    def noise(self, key: PRNGKeyArray, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jr.logistic(key, x.shape, x.dtype) / self.slope
