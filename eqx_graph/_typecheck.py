@@ -1,7 +1,7 @@
 """The package's run-time type checker: beartype, prepared for each function when it is first called."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, no_type_check
 
 from beartype import beartype
 
@@ -9,6 +9,7 @@ from beartype import beartype
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+@no_type_check  # itself unchecked: a check of `check` would hide the sizes bound by the function around it
 def on_first_call(function: Function) -> Function:
     """`beartype(function)`, built at the first call.
 
