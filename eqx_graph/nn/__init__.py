@@ -2,3 +2,20 @@
 
 from . import aggr as aggr
 from ._message_passing import MessagePassing as MessagePassing
+from .conv import (
+    APPNP as APPNP,
+    Adjacency as Adjacency,
+    ChebConv as ChebConv,
+    GCNConv as GCNConv,
+    GINConv as GINConv,
+    GINEConv as GINEConv,
+    GraphConv as GraphConv,
+    LGConv as LGConv,
+    SAGEConv as SAGEConv,
+    SGConv as SGConv,
+    SimpleConv as SimpleConv,
+    SSGConv as SSGConv,
+    TAGConv as TAGConv,
+    cheb_norm as cheb_norm,
+    gcn_norm as gcn_norm,
+)

@@ -1,0 +1,13 @@
+"""Convolutions: one operator family a file."""
+
+from ._adjacency import Adjacency as Adjacency, gcn_norm as gcn_norm
+from ._appnp import APPNP as APPNP
+from ._cheb import ChebConv as ChebConv, cheb_norm as cheb_norm
+from ._gcn import GCNConv as GCNConv
+from ._gin import GINConv as GINConv, GINEConv as GINEConv
+from ._graph import GraphConv as GraphConv
+from ._lg import LGConv as LGConv
+from ._sage import SAGEConv as SAGEConv
+from ._sg import SGConv as SGConv, SSGConv as SSGConv
+from ._simple import SimpleConv as SimpleConv
+from ._tag import TAGConv as TAGConv

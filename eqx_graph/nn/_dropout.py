@@ -1,0 +1,16 @@
+"""Dropout with an error that says what to do when its key is missing."""
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def drop(dropout: eqx.nn.Dropout, x: Float[Array, "..."], key: PRNGKeyArray | None) -> Float[Array, "..."]:
+    """`dropout(x, key=key)`; an active dropout without a key is a `ValueError` naming the remedy."""
+    if dropout.inference or (isinstance(dropout.p, int | float) and dropout.p == 0):
+        return x
+    if key is None:
+        raise ValueError(
+            f"`key` must be given while dropout is active; got key=None with dropout={dropout.p}. Pass `key=...`, or "
+            "switch dropout off with `eqx.nn.inference_mode(layer)`."
+        )
+    return dropout(x, key=key)
