@@ -136,16 +136,18 @@ def _fit(
     if batch_size < 1 or multiple < 1:
         raise ValueError(f"`batch_size` and `multiple` must be at least 1; got {batch_size} and {multiple}.")
     nodes, edges = sizes(graphs)
+    largest, mean = (float(nodes.max()), float(edges.max())), (float(nodes.mean()), float(edges.mean()))
     order = np.random.default_rng(seed).permutation(len(graphs))[:10_000]
     shuffled = list(zip(nodes[order].tolist(), edges[order].tolist(), strict=True))
     best, best_waste = None, math.inf
     for edge_slack in (1.0, 1.03, 1.06, 1.1, 1.15, 1.2, 1.3):
         top = (
-            _round_up(max(batch_size * nodes.mean(), nodes.max()) + 1, multiple),
-            _round_up(max(batch_size * edges.mean() * edge_slack, edges.max()), multiple),
-            _round_up(2 * max(batch_size, nodes.max() / max(nodes.mean(), 1)) + 1, multiple),
+            _round_up(max(batch_size * mean[0], largest[0]) + 1, multiple),
+            _round_up(max(batch_size * mean[1] * edge_slack, largest[1]), multiple),
+            _round_up(2 * max(batch_size, largest[0] / max(mean[0], 1)) + 1, multiple),
         )
-        steps = [PaddingBudget(*(max(_round_up(size * f, multiple), 2) for size in top)) for f in fractions]
+        shapes = [[_round_up(size * f, multiple) for size in top] for f in fractions]
+        steps = [PaddingBudget(n, e, max(g, 2)) for n, e, g in shapes]
         ladder = PaddingLadder(tuple(b for i, b in enumerate(steps) if i == 0 or b != steps[i - 1]))
         waste = _simulated_waste(shuffled, ladder)
         if waste < best_waste:

@@ -97,7 +97,7 @@ class DynamicBatches(Iterator[Graph]):
                 if oversize == "error":
                     raise ValueError(
                         f"`graphs[{index}]` has num_nodes={size[0]}, num_edges={size[1]}, num_graphs={size[2]} and "
-                        f"does not fit the budget {largest}, of which one node and one graph are kept for padding. Use a "
+                        f"does not fit the budget {largest}, of which a node and a graph are kept for padding. Use a "
                         'larger budget, or oversize="skip" to leave such graphs out and count them.'
                     )
                 self.report = self.report.skip()
