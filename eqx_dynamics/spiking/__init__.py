@@ -20,7 +20,7 @@ from ._leak import SynapticCurrent as SynapticCurrent
 
 # Neurons
 from ._li import LICell as LICell, LIState as LIState
-from ._lif import LIFCell as LIFCell, LIFState as LIFState, Refractory as Refractory
+from ._lif import LIFCell as LIFCell, LIFState as LIFState
 from ._neuron import AbstractNeuron as AbstractNeuron
 from ._parameter import (
     AbstractParameter as AbstractParameter,
@@ -29,6 +29,7 @@ from ._parameter import (
     Positive as Positive,
     tau_from_beta as tau_from_beta,
 )
+from ._refractory import Refractory as Refractory
 from ._reset import (
     AbstractReset as AbstractReset,
     NoReset as NoReset,
@@ -44,6 +45,7 @@ from ._surrogate import (
     StraightThrough as StraightThrough,
     Stretched as Stretched,
     spike as spike,
+    with_tie as with_tie,
 )
 from ._surrogate_curves import (
     S2NN as S2NN,

@@ -3,6 +3,7 @@
 import abc
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float
 
 from ._decay import AbstractDecay
@@ -12,9 +13,10 @@ from ._parameter import ParameterLike, require, require_fits, resolve
 class AbstractAdaptation(eqx.Module):
     r"""A variable that every spike raises and that decays: $a \leftarrow \delta a + j s$, $\delta$ from `tau_adapt`."""
 
-    tau_adapt: eqx.AbstractVar[ParameterLike]
-    increment: eqx.AbstractVar[ParameterLike]
-    in_reset: eqx.AbstractVar[bool]
+    tau_adapt: ParameterLike = 200.0
+    increment: ParameterLike = eqx.field(default=1.0, kw_only=True)
+    in_reset: bool = eqx.field(static=True, default=False, kw_only=True)
+    detach: bool = eqx.field(static=True, default=False, kw_only=True)
 
     @abc.abstractmethod
     def threshold(self, threshold: Array | float, adaptation: Float[Array, "..."]) -> Float[Array, "..."] | float:
@@ -30,6 +32,7 @@ class AbstractAdaptation(eqx.Module):
 
     def jump(self, adaptation: Float[Array, "..."], spikes: Float[Array, "..."]) -> Float[Array, "..."]:
         """The variable after spikes."""
+        spikes = jax.lax.stop_gradient(spikes) if self.detach else spikes
         return adaptation + resolve(self.increment, adaptation) * spikes
 
     def check(self, dt: float, decay: AbstractDecay, size: tuple[int, ...]) -> None:
@@ -49,12 +52,10 @@ class ThresholdAdaptation(AbstractAdaptation):
     - `tau_adapt`: time constant of the recovery, ms.
     - `strength`: $b$, mV. `increment`: what one spike adds to $a$.
     - `in_reset`: a soft reset subtracts the raised threshold (spyx), not the resting one (BrainState).
+    - `detach`: no gradient through the spike that adapts (Norse's recurrent LSNN).
     """
 
-    tau_adapt: ParameterLike = 200.0
-    strength: ParameterLike = 1.0
-    increment: ParameterLike = 1.0
-    in_reset: bool = eqx.field(static=True, default=False)
+    strength: ParameterLike = eqx.field(default=1.0, kw_only=True)
 
     def threshold(self, threshold: Array | float, adaptation: Float[Array, "..."]) -> Float[Array, "..."] | float:
         return threshold + resolve(self.strength, adaptation) * adaptation
@@ -66,12 +67,9 @@ class ThresholdAdaptation(AbstractAdaptation):
 class CurrentAdaptation(AbstractAdaptation):
     r"""Every spike adds an outward current: the membrane is driven by $I - a$ (spike-frequency adaptation).
 
-    **Arguments:** `tau_adapt`: time constant of the recovery, ms; `increment`: current added by one spike.
+    **Arguments:** `tau_adapt`: time constant of the recovery, ms; `increment`: current added by one
+    spike; `detach`: as for `ThresholdAdaptation`.
     """
-
-    tau_adapt: ParameterLike = 200.0
-    increment: ParameterLike = 0.5
-    in_reset: bool = eqx.field(static=True, default=False)
 
     def threshold(self, threshold: Array | float, adaptation: Float[Array, "..."]) -> Float[Array, "..."] | float:
         return threshold

@@ -1,36 +1,21 @@
 """One leaky integrate-and-fire neuron for six libraries' dialects."""
 
+import math
+from typing import Literal
+
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ._adaptation import AbstractAdaptation
-from ._decay import AbstractDecay, AbstractInputGain, ExactDecay, LeakGain
+from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, EulerDecay, ExactDecay, LeakGain
 from ._leak import SynapticCurrent, check_leak, leak, through_synapse
 from ._neuron import AbstractNeuron, as_size, check_input, check_neuron, out_dtype, zeros
-from ._parameter import ParameterLike, concrete, require, require_fits, resolve
-from ._reset import AbstractReset, SubtractReset, ValueReset
-from ._surrogate import AbstractSurrogate, spike
-from ._surrogate_curves import FastSigmoid
-
-
-class Refractory(eqx.Module):
-    """After a spike the membrane is held, and cannot fire, for a number of steps.
-
-    **Arguments:**
-
-    - `steps`: how many steps; a refractory time in ms is `round(time / dt)` (one less for BrainState's `LIFRef`, which
-      counts the spiking step).
-    - `differentiable`: let the surrogate see the countdown, as Norse does; otherwise it is a constant for gradients.
-    """
-
-    steps: int = eqx.field(static=True)
-    differentiable: bool = eqx.field(static=True, default=False)
-
-    def __check_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"`steps` must be at least 1; got {self.steps}. Use `refractory=None` for none.")
+from ._parameter import ParameterLike, require_fits, resolve, tau_from_beta
+from ._refractory import Refractory, hold
+from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
+from ._surrogate import AbstractSurrogate, Stretched, with_tie
+from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
 
 
 class LIFState(eqx.Module):
@@ -170,42 +155,230 @@ class LIFCell(AbstractNeuron[LIFState]):
         inputs = check_input("LIFCell", x, self.size, state.membrane)
         spikes, start, new = self.advance(inputs, state, key=key)
         if self.refractory is not None and state.countdown is not None:
-            spikes, new = _hold(self.refractory, self.surrogate, spikes, start, new, state.countdown)
+            spikes, membrane, countdown = hold(
+                self.refractory, self.surrogate, spikes, start.membrane, new.membrane, state.countdown
+            )
+            new = LIFState(membrane, new.current, new.adaptation, countdown)
         return out_dtype(x, spikes), new
 
+    @classmethod
+    def like_snntorch(
+        cls,
+        size: int | tuple[int, ...],
+        beta: ParameterLike = 0.9,
+        *,
+        alpha: ParameterLike | None = None,
+        threshold: ParameterLike = 1.0,
+        reset_mechanism: Literal["subtract", "zero", "none"] = "subtract",
+        reset_delay: bool = True,
+        zero_after_input: bool = False,
+        surrogate: AbstractSurrogate = ATan(2.0),
+        dt: float | int = 1.0,
+    ) -> "LIFCell":
+        r"""snnTorch's `Leaky`, and with `alpha` its `Synaptic`.
 
-def _hold(
-    refractory: Refractory,
-    surrogate: AbstractSurrogate,
-    spikes: Array,
-    start: LIFState,
-    new: LIFState,
-    countdown: Array,
-) -> tuple[Array, LIFState]:
-    if refractory.differentiable:
-        held = spike(surrogate, countdown)
-        membrane, spikes = (1 - held) * new.membrane + held * start.membrane, (1 - held) * spikes
-        countdown = (1 - spikes) * jax.nn.relu(countdown - held) + spikes * refractory.steps
-    else:
-        waiting = countdown > 0
-        membrane, spikes = jnp.where(waiting, start.membrane, new.membrane), jnp.where(waiting, 0, spikes)
-        countdown = jnp.where(spikes > 0, refractory.steps, jnp.maximum(countdown - 1, 0)).astype(countdown.dtype)
-    return spikes, LIFState(membrane, new.current, new.adaptation, countdown)
+        $v \leftarrow \beta v + I - r \theta$ with $r$ the spikes of the step before, detached; ties do not fire.
 
+        **Arguments:**
 
-def check_threshold(threshold: ParameterLike, rest: ParameterLike, reset: AbstractReset) -> None:
-    """Raise a `ValueError` for a threshold that is NaN, or not above the rest and the reset."""
-    require(threshold, "threshold", unit="mV")
-    value = concrete(threshold)
-    floors: dict[str, ParameterLike] = {"rest": rest}
-    if isinstance(reset, SubtractReset):
-        floors["reset.base"] = reset.base
-    if isinstance(reset, ValueReset):
-        floors["reset.value"] = reset.value
-    for name, floor in floors.items():
-        known = concrete(floor)
-        if value is not None and known is not None and (value <= known).any():
-            raise ValueError(
-                f"`threshold` must be above `{name}`, or the neuron fires for ever; got threshold={value.min():g} mV "
-                f"and {name}={known.max():g} mV."
-            )
+        - `beta`, `alpha`: decay factors per step of membrane and synapse, in (0, 1]; stored as time constants.
+        - `reset_mechanism`, `reset_delay`, `threshold`: snnTorch's.
+        - `zero_after_input`: a reset to zero also removes the input of its step, as in snnTorch's `RLeaky`, `Lapicque`
+          and `Synaptic`; without it the membrane is zeroed first, as in `Leaky`.
+        - `surrogate`: its rule for ties is set to snnTorch's.
+        """
+        timing = "after_decay" if zero_after_input else "before_decay"
+        delayed: dict[str, AbstractReset] = {
+            "subtract": SubtractReset(timing="after_decay"),
+            "zero": ValueReset(timing=timing),
+            "none": NoReset(),
+        }
+        at_once: dict[str, AbstractReset] = {
+            "subtract": SubtractReset(timing="discounted", detach=False),
+            "zero": ValueReset(timing="discounted", detach=False),
+            "none": NoReset(),
+        }
+        return cls(
+            size,
+            tau_from_beta(beta, dt),
+            threshold=threshold,
+            reset=(delayed if reset_delay else at_once)[reset_mechanism],
+            surrogate=with_tie(surrogate, ">"),
+            input_gain=ConstantGain(),
+            synapse=None if alpha is None else SynapticCurrent(tau_from_beta(alpha, dt)),
+            dt=dt,
+        )
+
+    @classmethod
+    def like_norse(
+        cls,
+        size: int | tuple[int, ...],
+        tau_mem: ParameterLike = 10.0,
+        tau_syn: ParameterLike | None = 5.0,
+        *,
+        threshold: ParameterLike = 1.0,
+        v_reset: ParameterLike = 0.0,
+        v_leak: ParameterLike = 0.0,
+        reset_method: Literal["value", "subtract"] = "value",
+        detach: bool = False,
+        refractory: Refractory | None = None,
+        adaptation: AbstractAdaptation | None = None,
+        surrogate: AbstractSurrogate = FastSigmoid(1.0),
+        dt: float | int = 1.0,
+    ) -> "LIFCell":
+        r"""Norse's `LIF` (current based, forward Euler, reset in the same step), and with `tau_syn=None` its `LIFBox`.
+
+        $v \leftarrow v + \frac{\Delta t}{\tau_{mem}} (v_{leak} - v + i)$; ties do not fire.
+
+        **Arguments:**
+
+        - `tau_mem`, `tau_syn`, `dt`: ms; Norse's inverse time constants of 100 and 200 Hz and its dt of 1 ms.
+        - `detach`: Norse detaches the reset in its recurrent `lif_step` and `lsnn_step`, not in the feed-forward ones.
+        - `refractory`: `Refractory(steps, differentiable=True)` for Norse's `lif_refrac`.
+        - `surrogate`: Norse 1.1's `super` ignores its slope: it is `FastSigmoid(1.0)`. Ties are set to Norse's.
+        """
+        return cls(
+            size,
+            tau_mem,
+            threshold=threshold,
+            rest=v_leak,
+            reset=ValueReset(v_reset, detach=detach) if reset_method == "value" else SubtractReset(detach=detach),
+            surrogate=with_tie(surrogate, ">"),
+            decay=EulerDecay(),
+            synapse=None if tau_syn is None else SynapticCurrent(tau_syn, delayed=adaptation is not None),
+            adaptation=adaptation,
+            refractory=refractory,
+            dt=dt,
+        )
+
+    @classmethod
+    def like_spikingjelly(
+        cls,
+        size: int | tuple[int, ...],
+        tau: ParameterLike = 2.0,
+        *,
+        v_threshold: ParameterLike = 1.0,
+        v_reset: ParameterLike | None = 0.0,
+        decay_input: bool = True,
+        detach_reset: bool = False,
+        surrogate: AbstractSurrogate = Sigmoid(4.0),
+    ) -> "LIFCell":
+        """SpikingJelly's `LIFNode`; with `tau=Positive(2.0, lower=1.0)` its `ParametricLIFNode`.
+
+        Charge, fire and reset in one step; ties fire; the recorded membrane is the one after the reset.
+
+        **Arguments:**
+
+        - `tau`: time constant in steps (`dt` is 1).
+        - `v_reset`: reset value, also the resting membrane; None for a soft reset.
+        - `decay_input`, `detach_reset`: SpikingJelly's.
+        """
+        return cls(
+            size,
+            tau,
+            threshold=v_threshold,
+            rest=0.0 if v_reset is None else v_reset,
+            reset=SubtractReset(detach=detach_reset) if v_reset is None else ValueReset(v_reset, detach=detach_reset),
+            surrogate=with_tie(surrogate, ">="),
+            decay=EulerDecay(),
+            input_gain=LeakGain() if decay_input else ConstantGain(),
+        )
+
+    @classmethod
+    def like_spyx(
+        cls,
+        size: int | tuple[int, ...],
+        beta: ParameterLike = 0.9,
+        *,
+        alpha: ParameterLike | None = None,
+        threshold: ParameterLike = 1.0,
+        adaptation: AbstractAdaptation | None = None,
+        surrogate: AbstractSurrogate = FastSigmoid(25.0),
+        dt: float | int = 1.0,
+    ) -> "LIFCell":
+        r"""spyx's `LIF`, with `alpha` its `CuBaLIF`, with a `ThresholdAdaptation` its `ALIF`.
+
+        The spikes put out are those of the membrane before the step: the output lags one step. Ties do not fire.
+
+        **Arguments:** `beta`, `alpha`: decay factors per step, in (0, 1]; `threshold`: as spyx's; `adaptation`: for
+        `ALIF`, `ThresholdAdaptation(tau_from_beta(gamma), increment=1 - gamma, in_reset=True)`.
+        """
+        return cls(
+            size,
+            tau_from_beta(beta, dt),
+            threshold=threshold,
+            reset=SubtractReset(timing="after_decay" if alpha is None else "before_decay", detach=False, emit="old"),
+            surrogate=with_tie(surrogate, ">"),
+            input_gain=ConstantGain(),
+            synapse=None if alpha is None else SynapticCurrent(tau_from_beta(alpha, dt)),
+            adaptation=adaptation,
+            dt=dt,
+        )
+
+    @classmethod
+    def like_brainstate(
+        cls,
+        size: int | tuple[int, ...],
+        tau: ParameterLike = 5.0,
+        *,
+        v_threshold: float | int = 1.0,
+        v_reset: float | int = 0.0,
+        v_rest: ParameterLike = 0.0,
+        resistance: ParameterLike = 1.0,
+        tau_ref: float | int | None = None,
+        reset: Literal["soft", "hard"] = "soft",
+        synapse: SynapticCurrent | None = None,
+        adaptation: AbstractAdaptation | None = None,
+        surrogate: AbstractSurrogate = Triangle(0.3, 1.0),
+        dt: float | int = 0.1,
+    ) -> "LIFCell":
+        r"""BrainState's `LIF` (`brainpy.state.LIF`), with `tau_ref` its `LIFRef`.
+
+        The reset acts at the start of the next step, so that it decays with the membrane; its gradient is kept (soft)
+        or passed on past the reset (hard). The surrogate sees $(v - \theta) / (\theta - v_{reset})$; ties fire.
+
+        **Arguments:** `tau`, `tau_ref`, `dt`: ms; `v_threshold`, `v_reset`, `v_rest`: mV; `resistance`: Ohm, for a
+        current in mA.
+        """
+        steps = 0 if tau_ref is None else math.ceil(round(tau_ref / dt, 6)) - 1
+        return cls(
+            size,
+            tau,
+            threshold=v_threshold,
+            rest=v_rest,
+            reset=SubtractReset(v_reset, timing="before_decay", detach=False)
+            if reset == "soft"
+            else ValueReset(v_reset, timing="before_decay", detach=False, keep_gradient=True),
+            surrogate=Stretched(with_tie(surrogate, ">="), float(v_threshold - v_reset)),
+            input_gain=LeakGain(resistance),
+            synapse=synapse,
+            adaptation=adaptation,
+            refractory=Refractory(steps) if steps > 0 else None,
+            dt=dt,
+        )
+
+    @classmethod
+    def like_jaxpike(
+        cls,
+        size: int | tuple[int, ...],
+        tau: ParameterLike = 20.0,
+        *,
+        threshold: ParameterLike = 1.0,
+        reset: Literal["subtract", "zero"] = "subtract",
+        adaptation: AbstractAdaptation | None = None,
+        surrogate: AbstractSurrogate = FastSigmoid(25.0),
+        dt: float | int = 1.0,
+    ) -> "LIFCell":
+        """jaxpike's `LIF`: exact decay, input times one minus the decay, reset in the same step with its gradient.
+
+        **Arguments:** `tau`, `dt`: ms (`Positive(20.0)` is learned as there); the rest as jaxpike's. Ties do not fire.
+        """
+        return cls(
+            size,
+            tau,
+            threshold=threshold,
+            reset=SubtractReset(detach=False) if reset == "subtract" else ValueReset(detach=False),
+            surrogate=with_tie(surrogate, ">"),
+            adaptation=adaptation,
+            dt=dt,
+        )

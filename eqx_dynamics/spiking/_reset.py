@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ._parameter import ParameterLike, resolve
+from ._parameter import ParameterLike, concrete, require, resolve
 
 
 ResetTiming: TypeAlias = Literal["after_spike", "before_decay", "after_decay", "discounted"]
@@ -23,11 +23,18 @@ ResetTiming: TypeAlias = Literal["after_spike", "before_decay", "after_decay", "
 
 
 class AbstractReset(eqx.Module):
-    """What becomes of the membrane where a neuron fired; see `ResetTiming` for the moment it happens."""
+    """What becomes of the membrane where a neuron fired, and when.
 
-    timing: eqx.AbstractVar[ResetTiming]
-    detach: eqx.AbstractVar[bool]
-    emit: eqx.AbstractVar[Literal["new", "old"]]
+    **Arguments** of every reset, by keyword:
+
+    - `timing`: see `ResetTiming`.
+    - `detach`: no gradient through the spike that resets (Zenke & Vogels, Neural Computation 2021, found it helps).
+    - `emit`: `"new"`: a step puts out the spikes of the membrane it computed; `"old"`: of the one it was given (spyx).
+    """
+
+    timing: ResetTiming = eqx.field(static=True, default="after_spike", kw_only=True)
+    detach: bool = eqx.field(static=True, default=True, kw_only=True)
+    emit: Literal["new", "old"] = eqx.field(static=True, default="new", kw_only=True)
 
     @abc.abstractmethod
     def apply(
@@ -48,15 +55,9 @@ class SubtractReset(AbstractReset):
     **Arguments:**
 
     - `base`: membrane that a neuron exactly at threshold is taken to, mV.
-    - `timing`: see `ResetTiming`.
-    - `detach`: no gradient through the spike that resets (Zenke & Vogels, Neural Computation 2021, found it helps).
-    - `emit`: `"new"`: a step puts out the spikes of the membrane it computed; `"old"`: of the one it was given (spyx).
     """
 
     base: ParameterLike = 0.0
-    timing: ResetTiming = eqx.field(static=True, default="after_spike")
-    detach: bool = eqx.field(static=True, default=True)
-    emit: Literal["new", "old"] = eqx.field(static=True, default="new")
 
     def apply(
         self, membrane: Float[Array, "*shape"], spikes: Float[Array, "*shape"], threshold: Array | float
@@ -70,15 +71,11 @@ class ValueReset(AbstractReset):
     **Arguments:**
 
     - `value`: $v_{reset}$, mV.
-    - `timing`, `detach`, `emit`: as for `SubtractReset`.
     - `keep_gradient`: a fired membrane passes its gradient on as if it had been shifted (BrainState),
       $v + s (v_{reset} - \mathrm{sg}(v))$ with sg = stop gradient; otherwise a fired membrane is forgotten.
     """
 
     value: ParameterLike = 0.0
-    timing: ResetTiming = eqx.field(static=True, default="after_spike")
-    detach: bool = eqx.field(static=True, default=True)
-    emit: Literal["new", "old"] = eqx.field(static=True, default="new")
     keep_gradient: bool = eqx.field(static=True, default=False)
 
     def apply(
@@ -93,11 +90,25 @@ class ValueReset(AbstractReset):
 class NoReset(AbstractReset):
     """The membrane is left alone: a linear filter with a threshold, which can run in parallel over time."""
 
-    timing: ResetTiming = eqx.field(static=True, default="after_spike")
-    detach: bool = eqx.field(static=True, default=True)
-    emit: Literal["new", "old"] = eqx.field(static=True, default="new")
-
     def apply(
         self, membrane: Float[Array, "*shape"], spikes: Float[Array, "*shape"], threshold: Array | float
     ) -> Float[Array, "*shape"]:
         return membrane
+
+
+def check_threshold(threshold: ParameterLike, rest: ParameterLike, reset: AbstractReset) -> None:
+    """Raise a `ValueError` for a threshold that is NaN, or not above the rest and the reset."""
+    require(threshold, "threshold", unit="mV")
+    value = concrete(threshold)
+    floors: dict[str, ParameterLike] = {"rest": rest}
+    if isinstance(reset, SubtractReset):
+        floors["reset.base"] = reset.base
+    if isinstance(reset, ValueReset):
+        floors["reset.value"] = reset.value
+    for name, floor in floors.items():
+        known = concrete(floor)
+        if value is not None and known is not None and (value <= known).any():
+            raise ValueError(
+                f"`threshold` must be above `{name}`, or the neuron fires for ever; got threshold={value.min():g} mV "
+                f"and {name}={known.max():g} mV."
+            )

@@ -1,6 +1,7 @@
 """Spikes: a step forward, a chosen curve backward, at any order of differentiation."""
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -21,7 +22,7 @@ class AbstractSurrogate(eqx.Module):
     A surrogate is a curve, `derivative`, and a rule for ties. The curve may itself be differentiated, to any order.
     """
 
-    tie: eqx.AbstractVar[Tie]
+    tie: Tie = eqx.field(static=True, default=">=", kw_only=True)
 
     @abc.abstractmethod
     def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -88,8 +89,6 @@ def _(primals: tuple[AbstractStochasticSurrogate, Array, Array], tangents: tuple
 class StraightThrough(AbstractSurrogate):
     """$g'(x) = 1$ (Bengio et al. 2013, arXiv 1308.3432); snnTorch's `straight_through_estimator`."""
 
-    tie: Tie = eqx.field(static=True, default=">=")
-
     def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jnp.ones_like(x)
 
@@ -102,7 +101,6 @@ class DerivativeOf(AbstractSurrogate):
     """
 
     function: Callable[[Array], Array] = eqx.field(static=True)
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jax.jvp(self.function, (x,), (jnp.ones_like(x),))[1]
@@ -113,7 +111,6 @@ class Scaled(AbstractSurrogate):
 
     inner: AbstractSurrogate
     factor: Float[Array, ""] | float
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return self.factor * self.inner.derivative(x)
@@ -127,7 +124,6 @@ class Stretched(AbstractSurrogate):
 
     inner: AbstractSurrogate
     width: Float[Array, ""] | float
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return self.inner.derivative(x / self.width) / self.width
@@ -142,7 +138,6 @@ class Stochastic(AbstractStochasticSurrogate):
     """
 
     slope: Float[Array, ""] | float = 4.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         probability = jax.nn.sigmoid(self.slope * x)
@@ -150,3 +145,8 @@ class Stochastic(AbstractStochasticSurrogate):
 
     def noise(self, key: PRNGKeyArray, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jr.logistic(key, x.shape, x.dtype) / self.slope
+
+
+def with_tie(surrogate: AbstractSurrogate, tie: Tie) -> AbstractSurrogate:
+    """The same curve with another rule for ties."""
+    return surrogate if surrogate.tie == tie else dataclasses.replace(surrogate, tie=tie)

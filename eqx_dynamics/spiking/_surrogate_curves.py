@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._surrogate import AbstractSurrogate, Tie
+from ._surrogate import AbstractSurrogate
 
 
 Number = Float[Array, ""] | float
@@ -28,7 +28,6 @@ class FastSigmoid(AbstractSurrogate):
     """
 
     slope: Number = 25.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return 1 / (1 + self.slope * jnp.abs(x)) ** 2
@@ -38,7 +37,6 @@ class AbsReciprocal(AbstractSurrogate):
     r"""$g' = 1 / (1 / a + |x|)$: braintools `NonzeroSignLog`; snnax's `superspike(b)` is this with a = b, over b."""
 
     slope: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return 1 / (1 / self.slope + jnp.abs(x))
@@ -48,7 +46,6 @@ class Sigmoid(AbstractSurrogate):
     r"""$g' = a\, \sigma(a x) (1 - \sigma(a x))$. snnTorch's is NaN for x < -3.5 at a = 25."""
 
     slope: Number = 4.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         s = jax.nn.sigmoid(self.slope * x)
@@ -59,7 +56,6 @@ class SoftSign(AbstractSurrogate):
     r"""$g' = \frac{a}{2} (1 + |a x|)^{-2}$."""
 
     slope: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return self.slope / 2 / (1 + jnp.abs(self.slope * x)) ** 2
@@ -72,7 +68,6 @@ class ATan(AbstractSurrogate):
     """
 
     slope: Number = 2.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return self.slope / 2 / (1 + (jnp.pi / 2 * self.slope * x) ** 2)
@@ -82,7 +77,6 @@ class Erf(AbstractSurrogate):
     r"""$g' = \frac{a}{\sqrt\pi} e^{-(a x)^2}$. Norse's `heavi_erfc(k)` is `Scaled(Erf(k), 2 / k)`."""
 
     slope: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return self.slope / jnp.sqrt(jnp.pi) * jnp.exp(-((self.slope * x) ** 2))
@@ -92,7 +86,6 @@ class Tanh(AbstractSurrogate):
     r"""$g' = 1 - \tanh^2(k x)$. Norse `tanh`; spyx `tanh` writes the same curve as $4 / (e^{-kx} + e^{kx})^2$."""
 
     slope: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return 1 - jnp.tanh(self.slope * x) ** 2
@@ -102,7 +95,6 @@ class Circle(AbstractSurrogate):
     r"""$g' = a^3 / (a^2 + x^2)^{3/2}$: Norse `circ`."""
 
     radius: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return (1 + (x / self.radius) ** 2) ** -1.5
@@ -112,7 +104,6 @@ class PiecewiseQuadratic(AbstractSurrogate):
     r"""$g' = \max(0, a - a^2 |x|)$, the triangle of area 1. BrainState 2024's $-(a x)^2 + a$ was a mistake."""
 
     slope: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return jax.nn.relu(self.slope - self.slope**2 * jnp.abs(x))
@@ -127,7 +118,6 @@ class Triangle(AbstractSurrogate):
 
     height: Number = 0.3
     width: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return self.height * jax.nn.relu(self.width - jnp.abs(x))
@@ -137,7 +127,6 @@ class PiecewiseExp(AbstractSurrogate):
     r"""$g' = \frac{a}{2} e^{-a |x|}$ (Laplace density)."""
 
     slope: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return self.slope / 2 * jnp.exp(-self.slope * jnp.abs(x))
@@ -147,7 +136,6 @@ class Slayer(AbstractSurrogate):
     r"""$g' = e^{-a |x|}$ (Shrestha & Orchard, NeurIPS 2018)."""
 
     slope: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return jnp.exp(-self.slope * jnp.abs(x))
@@ -158,7 +146,6 @@ class SpikeRateEscape(AbstractSurrogate):
 
     beta: Number = 1.0
     slope: Number = 25.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return self.slope * jnp.exp(-self.beta * jnp.abs(x - 1))
@@ -169,7 +156,6 @@ class SparseFastSigmoid(AbstractSurrogate):
 
     slope: Number = 25.0
     bound: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return jnp.where(x > self.bound, 1 / (1 + self.slope * jnp.abs(x)) ** 2, 0)
@@ -180,7 +166,6 @@ class Boxcar(AbstractSurrogate):
 
     width: Number = 1.0
     height: Number = 0.5
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return jnp.where(jnp.abs(x) < self.width, self.height, 0 * x)
@@ -191,7 +176,6 @@ class PiecewiseLeakyRelu(AbstractSurrogate):
 
     leak: Number = 0.01
     width: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return jnp.where(jnp.abs(x) > self.width, self.leak + 0 * x, 1 / (2 * self.width))
@@ -205,7 +189,6 @@ class LeakyRelu(AbstractSurrogate):
 
     below: Number = 0.1
     above: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return jnp.where(x < 0, self.below + 0 * x, self.above)
@@ -215,7 +198,6 @@ class LogTailedRelu(AbstractSurrogate):
     r"""$g' = a$ for $x \le 0$, $1$ for $0 < x \le 1$, $1/x$ above (Cai et al., CVPR 2017)."""
 
     leak: Number = 0.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return jnp.where(x > 1, 1 / jnp.where(x > 1, x, 1), jnp.where(x > 0, 1.0, self.leak + 0 * x))
@@ -226,7 +208,6 @@ class Gaussian(AbstractSurrogate):
 
     sigma: Number = 0.5
     height: Number = 0.5
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return self.height * _normal(x, self.sigma)
@@ -239,7 +220,6 @@ class MultiGaussian(AbstractSurrogate):
     s: Number = 6.0
     sigma: Number = 0.5
     scale: Number = 0.5
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         sides = _normal(x - self.sigma, self.s * self.sigma) + _normal(x + self.sigma, self.s * self.sigma)
@@ -251,7 +231,6 @@ class SquarewaveFourier(AbstractSurrogate):
 
     period: Number = 8.0
     num_terms: int = eqx.field(static=True, default=2)
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         waves = [jnp.cos(2 * jnp.pi * (2 * i - 1) * x / self.period) for i in range(1, self.num_terms + 1)]
@@ -263,7 +242,6 @@ class S2NN(AbstractSurrogate):
 
     slope: Number = 4.0
     tail: Number = 1.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         s = jax.nn.sigmoid(self.slope * x)
@@ -274,7 +252,6 @@ class QPseudoSpike(AbstractSurrogate):
     r"""$g' = (1 + \frac{2 |x|}{a + 1})^{-a}$ (Herranz-Celotti & Rouat 2022): q sets the tail."""
 
     order: Number = 2.0
-    tie: Tie = eqx.field(static=True, default=">=")
 
     def derivative(self, x: Curve) -> Curve:
         return (1 + 2 / (self.order + 1) * jnp.abs(x)) ** -self.order
