@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
@@ -31,7 +30,7 @@ def state_axes(tree: PyTree, axes: Mapping[Filter, int | None]) -> PyTree[int | 
     **Raises:** `ValueError` naming the path if an array is matched by no filter or has not that axis, and if a filter
     matches nothing.
     """
-    leaves, treedef = jtu.tree_flatten(tree)
+    treedef = jtu.tree_structure(tree)
     return jtu.tree_unflatten(treedef, [None if axis is _NOT_AN_ARRAY else axis for axis in _assign(tree, axes)])
 
 
@@ -40,8 +39,8 @@ def state_shardings(
 ) -> PyTree[NamedSharding | None]:
     """The same choice as shardings: the batch axis of a leaf is split over `axis_name`, leaves without one replicated.
 
-    **Arguments:** `tree` and `axes` as for `state_axes`; `mesh`: from `jax.make_mesh(..., axis_types=(AxisType.Auto,))`,
-    with an axis `axis_name`.
+    **Arguments:** `tree` and `axes` as for `state_axes`; `mesh` has an axis `axis_name` and comes from
+    `jax.make_mesh(..., axis_types=(AxisType.Auto,))`.
 
     **Returns:** a tree for `eqx.filter_shard(tree, shardings)`, with None at whatever is not an array.
 
@@ -118,11 +117,11 @@ def _assign(tree: PyTree, axes: Mapping[Filter, int | None]) -> list[Any]:
             raise ValueError(
                 f"`axes` matches no filter to `{path or '<root>'}`; name it, or add `...: None` for the rest."
             )
-        axis, ndim = matching[0], np.ndim(leaf) if isinstance(leaf, np.ndarray) else leaf.ndim
+        axis, ndim = matching[0], len(leaf.shape)
         if axis is not None and not -ndim <= axis < ndim:
             raise ValueError(
-                f"`axes` gives `{path or '<root>'}` the batch axis {axis}, but it has shape {leaf.shape}; batch it first "
-                "(`init_state((batch,))`, `ensemble`), or share it with axis None."
+                f"`axes` gives `{path or '<root>'}` the batch axis {axis}, but it has shape {leaf.shape}; batch it "
+                "first (`init_state((batch,))`, `ensemble`), or share it with axis None."
             )
         assigned.append(axis)
     return assigned

@@ -83,9 +83,10 @@ def jacrev(
     has_aux: bool = False,
     return_value: bool = False,
 ) -> Callable:
-    """Jacobian $\\partial f_k / \\partial \\theta_l$ by reverse mode: one pass per output, for fewer outputs than inputs.
+    """Jacobian $\\partial f_k / \\partial \\theta_l$ by reverse mode: one pass per output number.
 
-    Arguments as `grad`; each output array is replaced by a tree of the chosen leaves, of shape `(*output, *leaf)`.
+    The choice for fewer outputs than inputs. Arguments as `grad`; each output array is replaced by a tree of the
+    chosen leaves, of shape `(*output, *leaf)`.
     """
     transform = ft.partial(jax.jacrev, has_aux=True)
     return _with_respect_to(_apply(transform), fn, wrt, argnums, has_aux, _seed_order(has_aux, return_value))
@@ -218,11 +219,8 @@ def _scalar(split: _Split) -> _Split:
     def checked(chosen: PyTree) -> tuple[Any, Any]:
         value, rest = split(chosen)
         leaves = jtu.tree_leaves(value)
-        if (
-            len(leaves) != 1
-            or jnp.shape(leaves[0]) != ()
-            or not jnp.issubdtype(jnp.result_type(leaves[0]), jnp.floating)
-        ):
+        is_scalar = len(leaves) == 1 and jnp.shape(leaves[0]) == ()
+        if not (is_scalar and jnp.issubdtype(jnp.result_type(leaves[0]), jnp.floating)):
             got = ", ".join(f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in leaves) or "nothing"
             raise ValueError(
                 f"`fn` must return one real scalar to be differentiated by `grad`; got {got}. Reduce it (`jnp.mean`), "
@@ -247,8 +245,8 @@ def _hvp(vector: PyTree, split: _Split, chosen: PyTree) -> tuple[PyTree, Any]:
     shapes = [jtu.tree_map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (vector, chosen)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            "`vector` must have the structure, shapes and dtypes of the leaves chosen by `wrt` (those of the gradients); "
-            f"got {eqx.tree_pformat(vector)} for {eqx.tree_pformat(chosen)}."
+            "`vector` must have the structure, shapes and dtypes of the leaves chosen by `wrt` (as the "
+            f"gradients); got {eqx.tree_pformat(vector)} for {eqx.tree_pformat(chosen)}."
         )
     _, product, rest = jax.jvp(jax.grad(_scalar(split), has_aux=True), (chosen,), (vector,), has_aux=True)
     return product, rest

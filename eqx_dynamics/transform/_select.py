@@ -112,11 +112,11 @@ class _Mark:
 
 def _template(tree: PyTree, which: Filter, name: str) -> PyTree[int]:
     leaves, treedef = jtu.tree_flatten(tree)
-    is_function = callable(which) and not isinstance(which, (type, eqx.Module))
-    if is_function:
+    if callable(which) and not isinstance(which, (type, eqx.Module)):
+        predicate_or_where: Callable[[Any], Any] = which
         marked = jtu.tree_unflatten(treedef, [_Mark(i) if is_array(leaf) else leaf for i, leaf in enumerate(leaves)])
         try:
-            nodes = which(marked)
+            nodes = predicate_or_where(marked)
         except (AttributeError, TypeError) as error:  # Not a function of the tree: a predicate, or a slip.
             whole_tree_error = error
         else:
@@ -124,7 +124,7 @@ def _template(tree: PyTree, which: Filter, name: str) -> PyTree[int]:
             if not isinstance(nodes, (bool, np.bool_)):
                 return jtu.tree_map(lambda leaf: leaf.position if isinstance(leaf, _Mark) else None, nodes)
         try:
-            chosen = [is_array(leaf) and bool(which(leaf)) for leaf in leaves]
+            chosen = [is_array(leaf) and bool(predicate_or_where(leaf)) for leaf in leaves]
         except (AttributeError, TypeError) as error:
             raise ValueError(
                 f"`{name}` must be a function from the tree to some of its nodes, unchanged, or from one array to a "

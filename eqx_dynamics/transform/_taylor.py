@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 
 def time_derivatives(
-    vector_field: Callable[[Array], Array], x: Float[Array, "*shape"], order: int
-) -> Float[Array, "order *shape"]:
+    vector_field: Callable[[Array], Array], x: Float[Array, " *shape"], order: int
+) -> Float[Array, " order *shape"]:
     """Time derivatives of the solution of $\\dot x = f(x)$ through `x`, in Taylor mode.
 
     $(\\dot x, \\ddot x, \\dots, x^{(K)})$, with $x^{(k)} = \\frac{d^{k-1}}{dt^{k-1}} f(x(t))$. The work grows as $K^3$
@@ -30,8 +30,8 @@ def time_derivatives(
     differentiable.
 
     **Raises:** `ValueError` if `order < 1`, if the shapes differ, or if `vector_field` uses an operation without a
-    Taylor rule. `jax.nn.relu`, `jax.nn.softplus` and everything built on them (custom derivative rules) are among those;
-    `tanh`, `gelu`, `silu`, `elu`, `sigmoid`, `sin`, `exp` work.
+    Taylor rule. `jax.nn.relu`, `jax.nn.softplus` and everything built on them (custom derivative rules) are among
+    those; `tanh`, `gelu`, `silu`, `elu`, `sigmoid`, `sin`, `exp` work.
 
     ??? cite "Reference"
         Bettencourt, Johnson & Duvenaud, Taylor-mode automatic differentiation for higher-order derivatives in JAX,
