@@ -78,7 +78,9 @@ def split_rows(edge_index: Any) -> tuple[Any, Any]:
             "Transpose an edge list of shape (num_edges, 2)."
         )
     if not np.issubdtype(edge_index.dtype, np.integer):
-        raise TypeError(f"`edge_index` must hold integers; got dtype {edge_index.dtype}. Cast it with `.astype(int32)`.")
+        raise TypeError(
+            f"`edge_index` must hold integers; got dtype {edge_index.dtype}. Cast it with `.astype(int32)`."
+        )
     if edge_index.shape[1] >= 2**31:
         raise ValueError(f"`edge_index` has {edge_index.shape[1]} edges; positions are int32, so partition the graph.")
     return edge_index[0], edge_index[1]

@@ -47,6 +47,10 @@ class AbstractEdges(eqx.Module):
         """The receiver's row of `x` for every edge, in layout order."""
 
     @abc.abstractmethod
+    def sum_received(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_receivers *dims"]:
+        """Sum of per-edge values (layout order) over the edges entering each receiver; masked edges are not left out."""
+
+    @abc.abstractmethod
     def arrange(self, edge_values: T) -> T:
         """Per-edge arrays (any pytree) from the caller's order into the layout's order."""
 
@@ -114,7 +118,11 @@ class AbstractEdges(eqx.Module):
         positions = jnp.arange(self.num_edges, dtype=jnp.int32)
         last = jnp.full(self.num_receivers, -1, jnp.int32)
         last = last.at[self.receivers].max(jnp.where(is_loop, positions, -1))
-        found = edge_values[jnp.maximum(last, 0)] if self.num_edges else jnp.zeros_like(edge_values, shape=(self.num_receivers, *edge_values.shape[1:]))
+        found = (
+            edge_values[jnp.maximum(last, 0)]
+            if self.num_edges
+            else jnp.zeros_like(edge_values, shape=(self.num_receivers, *edge_values.shape[1:]))
+        )
         has_loop = (last >= 0).reshape(-1, *[1] * (edge_values.ndim - 1))
         return jnp.where(has_loop, found, jnp.asarray(fill_value, edge_values.dtype))
 
@@ -139,6 +147,10 @@ class EdgeList(AbstractEdges):
 
     def restore(self, edge_values: T) -> T:
         return edge_values
+
+    def sum_received(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_receivers *dims"]:
+        out = jnp.zeros((self.num_receivers, *edge_values.shape[1:]), edge_values.dtype)
+        return out.at[self.receivers].add(edge_values, mode="drop")
 
     def with_edge_mask(self, edge_mask: Bool[AnyArray, " num_edges"]) -> "EdgeList":
         return EdgeList(self.senders, self.receivers, edge_mask, self.num_senders, self.num_receivers)
@@ -257,13 +269,24 @@ class EdgeIndex(AbstractEdges):
         return prim.take_rows(x, self.senders, self.by_sender, self.sender_ptr, self.kernel)
 
     def receive(self, x: Shaped[Array, " num_receivers *dims"]) -> Shaped[Array, " num_edges *dims"]:
-        return prim.take_rows(x, self.receivers, None, self.receiver_ptr, self.kernel)
+        in_order = jnp.arange(self.num_edges, dtype=jnp.int32)
+        return prim.take_rows(x, self.receivers, in_order, self.receiver_ptr, self.kernel)
 
     def arrange(self, edge_values: T) -> T:
         return jax.tree.map(lambda a: prim.permute(a, self.permutation, self.inverse_permutation), edge_values)
 
     def restore(self, edge_values: T) -> T:
         return jax.tree.map(lambda a: prim.permute(a, self.inverse_permutation, self.permutation), edge_values)
+
+    def sum_received(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_receivers *dims"]:
+        in_order = jnp.arange(self.num_edges, dtype=jnp.int32)
+        return prim.sum_rows(edge_values, self.receivers, in_order, self.receiver_ptr, self.kernel)
+
+    @property
+    def layout(self) -> prim.Layout:
+        """The index operands of the sparse primitives."""
+        forward = self.senders, self.receivers, self.receiver_ptr
+        return prim.Layout(*forward, self.by_sender, self.receivers_by_sender, self.sender_ptr, self.by_receiver)
 
     def with_edge_mask(self, edge_mask: Bool[AnyArray, " num_edges"]) -> "EdgeIndex":
         return dataclasses.replace(self, edge_mask=edge_mask)

@@ -1,7 +1,7 @@
 """The engine: segment reductions, the sparse product, fused attention."""
 
 from ._attention import attention as attention, edge_softmax as edge_softmax
-from ._matmul import matmul as matmul
+from ._matmul import edge_dot as edge_dot, matmul as matmul
 from ._segment import (
     segment_count as segment_count,
     segment_max as segment_max,

@@ -1,30 +1,99 @@
-"""The linear route."""
+"""The linear route: messages that are a weight times the sender's features are never built."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..data._edges import AbstractEdges
-from ._segment import segment_sum
+from .. import _primitives as prim
+from ..data._edges import AbstractEdges, EdgeIndex
 
 
-def fold_mask(edges: AbstractEdges, weight: Array | None) -> Array | None:
-    """Weights with masked edges set to zero."""
+def expand(per_row: Array, like: Array) -> Array:
+    """`per_row` with trailing axes of size one added, as many axes as `like`."""
+    return jnp.reshape(per_row, (*per_row.shape, *[1] * (like.ndim - per_row.ndim)))
+
+
+def fold_mask(edges: AbstractEdges, weight: Array | None, dtype: jnp.dtype) -> Array | None:
+    """`weight` with zeros for masked edges; stays `None` (all ones) where nothing is masked."""
     if edges.edge_mask is None:
         return weight
-    if weight is None:
-        return jnp.asarray(edges.edge_mask, jnp.float32)
-    mask = jnp.reshape(edges.edge_mask, (-1, *[1] * (weight.ndim - 1)))
-    return jnp.where(mask, weight, 0)
+    mask = jnp.asarray(edges.edge_mask)
+    return mask.astype(dtype) if weight is None else jnp.where(expand(mask, weight), weight, 0)
 
 
 def matmul(
     edges: AbstractEdges,
-    weight: Float[Array, "num_edges *heads"] | None,
+    weight: Float[Array, " num_edges"] | Float[Array, "num_edges heads"] | None,
     x: Float[Array, "num_senders *dims"],
 ) -> Float[Array, "num_receivers *dims"]:
-    r"""$y_i = \sum_{e : r(e) = i} w_e x_{s(e)}$."""
-    weight = fold_mask(edges, weight)
-    messages = edges.send(x)
-    if weight is not None:
-        messages = messages * weight.reshape(*weight.shape, *[1] * (messages.ndim - weight.ndim)).astype(x.dtype)
-    return segment_sum(messages, edges.receivers, edges.num_receivers)
+    r"""Sparse-dense product: the weighted sum of the senders' features at every receiver.
+
+    $y_i = \sum_{e : r(e) = i} w_e\, x_{s(e)}$, or, with one weight a head, $y_{ih} = \sum_{e : r(e) = i} w_{eh}\,
+    x_{s(e)h}$. On an `EdgeIndex` this is one product with a compressed matrix, and so are its derivatives in `x`; the
+    derivative in `weight` is one dot product an edge, computed only if something is differentiated in `weight`.
+    Every JAX transform applies, and `vmap` over `x` or `weight` becomes more features or more heads of one product.
+
+    **Arguments:**
+
+    - `edges`: any layout; edges masked out contribute nothing (their senders' features must be finite).
+    - `weight`: one value per edge, or `(num_edges, heads)`, in layout order; `None` means ones, which are not stored.
+    - `x`: features of the senders; `(num_senders, heads, ...)` with a weight per head.
+
+    **Returns:** `(num_receivers, *dims)`, dtype of `x`; zeros for a receiver without edges. Sums of 16-bit floats are
+    kept in float32.
+
+    **Raises:** `ValueError` if a size does not fit the layout.
+    """
+    _check(edges, weight, x)
+    weight = fold_mask(edges, weight, x.dtype)
+    weight = None if weight is None else weight.astype(x.dtype)
+    if not isinstance(edges, EdgeIndex):
+        messages = edges.send(x).astype(prim.accumulator_dtype(x.dtype))
+        messages = messages if weight is None else messages * expand(weight, messages)
+        return edges.sum_received(messages).astype(x.dtype)
+    heads = 1 if weight is None or weight.ndim == 1 else weight.shape[1]
+    columns = x.reshape(x.shape[0], heads, -1) if x.size else x.reshape(x.shape[0], heads, 0)
+    weight = None if weight is None else weight.reshape(-1, heads)
+    out = prim.spmm(weight, columns, edges.layout, edges.num_receivers, edges.kernel)
+    return out.reshape(edges.num_receivers, *x.shape[1:])
+
+
+def edge_dot(
+    edges: AbstractEdges,
+    senders_x: Float[Array, "num_senders *heads channels"],
+    receivers_x: Float[Array, "num_receivers *heads channels"],
+) -> Float[Array, "num_edges *heads"]:
+    r"""Dot product of the two ends of every edge: $w_{eh} = \sum_c a_{s(e)hc}\, b_{r(e)hc}$, in layout order.
+
+    The transpose of `matmul` in its weights: logits of dot-product attention, link scores. On an `EdgeIndex` the
+    gathered features are never stored.
+
+    **Arguments:**
+
+    - `senders_x`, `receivers_x`: features of the two ends, contracted over their last axis.
+
+    **Returns:** `(num_edges,)`, or `(num_edges, heads)`.
+    """
+    if not isinstance(edges, EdgeIndex):
+        return (edges.send(senders_x) * edges.receive(receivers_x)).sum(-1)
+    a, b = (
+        v.reshape(v.shape[0], -1, v.shape[-1]) if v.size else v.reshape(v.shape[0], 1, 0)
+        for v in (senders_x, receivers_x)
+    )
+    out = prim.sddmm(a, b, edges.layout)
+    return out.reshape(edges.num_edges, *senders_x.shape[1:-1])
+
+
+def _check(edges: AbstractEdges, weight: Array | None, x: Array) -> None:
+    if x.shape[0] != edges.num_senders:
+        raise ValueError(f"`x` must have a row for each of the {edges.num_senders} senders; got shape {x.shape}.")
+    if weight is None:
+        return
+    if weight.shape[0] != edges.num_edges:
+        raise ValueError(
+            f"`weight` must have an entry for each of the {edges.num_edges} edges, in layout order; got shape "
+            f"{weight.shape}. Bring per-edge values into it with `edges.arrange`."
+        )
+    if weight.ndim == 2 and (x.ndim < 2 or x.shape[1] != weight.shape[1]):
+        raise ValueError(
+            f"`x` must have shape (num_senders, heads, ...) for a `weight` of shape {weight.shape}; got {x.shape}."
+        )
