@@ -23,8 +23,8 @@ def fold_mask(edges: AbstractEdges, weight: Array | None, dtype: jnp.dtype) -> A
 def matmul(
     edges: AbstractEdges,
     weight: Float[Array, " num_edges"] | Float[Array, "num_edges heads"] | None,
-    x: Float[Array, "num_senders *dims"],
-) -> Float[Array, "num_receivers *dims"]:
+    x: Float[Array, " num_senders *dims"],
+) -> Float[Array, " num_receivers *dims"]:
     r"""Sparse-dense product: the weighted sum of the senders' features at every receiver.
 
     $y_i = \sum_{e : r(e) = i} w_e\, x_{s(e)}$, or, with one weight a head, $y_{ih} = \sum_{e : r(e) = i} w_{eh}\,
@@ -59,9 +59,9 @@ def matmul(
 
 def edge_dot(
     edges: AbstractEdges,
-    senders_x: Float[Array, "num_senders *heads channels"],
-    receivers_x: Float[Array, "num_receivers *heads channels"],
-) -> Float[Array, "num_edges *heads"]:
+    senders_x: Float[Array, " num_senders *heads channels"],
+    receivers_x: Float[Array, " num_receivers *heads channels"],
+) -> Float[Array, " num_edges *heads"]:
     r"""Dot product of the two ends of every edge: $w_{eh} = \sum_c a_{s(e)hc}\, b_{r(e)hc}$, in layout order.
 
     The transpose of `matmul` in its weights: logits of dot-product attention, link scores. On an `EdgeIndex` the

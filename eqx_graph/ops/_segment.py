@@ -39,8 +39,8 @@ def _rows(per_segment: Array, ids: Array) -> Array:
 
 
 def segment_sum(
-    data: Shaped[Array, "rows *dims"], segment_ids: SegmentIds, num_segments: int
-) -> Shaped[Array, "{num_segments} *dims"]:
+    data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
+) -> Shaped[Array, " {num_segments} *dims"]:
     """Sum of the rows of each segment; an empty segment gives 0."""
     return _sum(data, _checked(data, segment_ids, num_segments), num_segments)
 
@@ -51,8 +51,8 @@ def segment_count(segment_ids: SegmentIds, num_segments: int) -> Int[Array, " {n
 
 
 def segment_mean(
-    data: Float[Array, "rows *dims"], segment_ids: SegmentIds, num_segments: int
-) -> Float[Array, "{num_segments} *dims"]:
+    data: Float[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
+) -> Float[Array, " {num_segments} *dims"]:
     """Mean of the rows of each segment; an empty segment gives 0."""
     ids = _checked(data, segment_ids, num_segments)
     count = jnp.maximum(_count(ids, num_segments, data.dtype), 1)
@@ -82,8 +82,8 @@ def _max_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 def segment_max(
-    data: Shaped[Array, "rows *dims"], segment_ids: SegmentIds, num_segments: int
-) -> Shaped[Array, "{num_segments} *dims"]:
+    data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
+) -> Shaped[Array, " {num_segments} *dims"]:
     """Largest row entry of each segment; an empty segment gives 0. Ties share the gradient evenly."""
     ids = _checked(data, segment_ids, num_segments)
     filled = _count(ids, num_segments, jnp.dtype(jnp.int32)) > 0
@@ -91,8 +91,8 @@ def segment_max(
 
 
 def segment_min(
-    data: Shaped[Array, "rows *dims"], segment_ids: SegmentIds, num_segments: int
-) -> Shaped[Array, "{num_segments} *dims"]:
+    data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
+) -> Shaped[Array, " {num_segments} *dims"]:
     """Smallest row entry of each segment; an empty segment gives 0. Ties share the gradient evenly."""
     if jnp.issubdtype(data.dtype, jnp.integer):
         return ~segment_max(~data, segment_ids, num_segments) + 0
@@ -100,8 +100,8 @@ def segment_min(
 
 
 def segment_softmax(
-    logits: Float[Array, "rows *dims"], segment_ids: SegmentIds, num_segments: int
-) -> Float[Array, "rows *dims"]:
+    logits: Float[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
+) -> Float[Array, " rows *dims"]:
     r"""$\exp(l_e) / \sum_{e' : s(e') = s(e)} \exp(l_{e'})$."""
     ids = _checked(logits, segment_ids, num_segments)
     top = jax.lax.stop_gradient(_max(logits, ids, jnp.zeros(num_segments)))

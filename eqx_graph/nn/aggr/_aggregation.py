@@ -13,8 +13,8 @@ class AbstractAggregation(eqx.Module):
 
     @abc.abstractmethod
     def __call__(
-        self, x: Float[Array, "rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, "num_segments *out"]:
+        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, " num_segments *out"]:
         """Reduces the rows of each group; rows whose id lies outside `[0, num_segments)` contribute nothing."""
 
 
@@ -22,8 +22,8 @@ class Sum(AbstractAggregation):
     """Sum of the rows; an empty group gives 0."""
 
     def __call__(
-        self, x: Float[Array, "rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, "num_segments *dims"]:
+        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, " num_segments *dims"]:
         return segment_sum(x, index, num_segments)
 
 
@@ -31,8 +31,8 @@ class Mean(AbstractAggregation):
     """Mean of the rows; an empty group gives 0."""
 
     def __call__(
-        self, x: Float[Array, "rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, "num_segments *dims"]:
+        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, " num_segments *dims"]:
         return segment_mean(x, index, num_segments)
 
 
@@ -40,8 +40,8 @@ class Max(AbstractAggregation):
     """Largest entry; an empty group gives 0."""
 
     def __call__(
-        self, x: Float[Array, "rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, "num_segments *dims"]:
+        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, " num_segments *dims"]:
         return segment_max(x, index, num_segments)
 
 
@@ -49,6 +49,6 @@ class Min(AbstractAggregation):
     """Smallest entry; an empty group gives 0."""
 
     def __call__(
-        self, x: Float[Array, "rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, "num_segments *dims"]:
+        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, " num_segments *dims"]:
         return segment_min(x, index, num_segments)
