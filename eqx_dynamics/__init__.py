@@ -13,6 +13,13 @@ install_import_hook("eqx_dynamics", "eqx_dynamics._typecheck.on_first_call")
 
 from ._apply import PerSample as PerSample  # noqa: E402
 from ._cell import AbstractCell as AbstractCell, Cell as Cell  # noqa: E402
+from ._control import (  # noqa: E402
+    RESULTS as RESULTS,
+    Loop as Loop,
+    StoppedScan as StoppedScan,
+    bounded_while as bounded_while,
+    scan_until as scan_until,
+)
 from ._recorded import Recorded as Recorded  # noqa: E402
 from ._scan import AbstractScannable as AbstractScannable, scan as scan  # noqa: E402
 from ._sequential import Sequential as Sequential  # noqa: E402

@@ -77,13 +77,14 @@ def tabulate(
     **Raises:** `ValueError` if the interval is empty, `fn` is not a finite function of a scalar there, not exactly one
     of `num_points` and `tolerance` is given, or `tolerance` is below what the dtype can hold.
     """
+    lower, upper = float(lower), float(upper)
     if not lower < upper:
         raise ValueError(f"`lower` must be less than `upper`; got {lower} and {upper}.")
     if (num_points is None) == (tolerance is None):
         raise ValueError(f"Give `num_points` or `tolerance`; got num_points={num_points}, tolerance={tolerance}.")
     if num_points is not None and num_points < 2:
         raise ValueError(f"`num_points` must be at least 2; got {num_points}.")
-    if jax.eval_shape(fn, jnp.asarray(float(lower))).shape != ():
+    if jax.eval_shape(fn, jnp.asarray(lower)).shape != ():
         raise ValueError("`fn` must map a scalar to a scalar; `Table` is applied elementwise by itself.")
 
     derivatives = [fn]
@@ -97,15 +98,20 @@ def tabulate(
                 f"`tolerance` must exceed the rounding error {rounding:.1e} of the table; got {tolerance}. "
                 "Tabulate in float64, or a smaller interval."
             )
-        widest = (384 * (tolerance - rounding) / max(curvature, 1e-300)) ** 0.25
-        num_cells = max(1, math.ceil((upper - lower) / widest))
-        curvature, rounding = _scales(derivatives, lower, upper, num_cells)
+        num_cells = 1
+        while (needed := _cells_for(tolerance - rounding, curvature, upper - lower)) > num_cells:
+            num_cells = needed  # The finer grid may find more curvature.
+            curvature, _ = _scales(derivatives, lower, upper, num_cells)
     grid = jnp.linspace(lower, upper, num_cells + 1)
     values, slopes = jax.vmap(fn)(grid), jax.vmap(derivatives[1])(grid)
     width = (upper - lower) / num_cells
     error_bound = width**4 / 384 * curvature + rounding
     slope_error_bound = math.sqrt(3) * width**3 / 216 * curvature + 2 * rounding / width
-    return Table(values, slopes, float(lower), float(upper), error_bound, slope_error_bound, outside)
+    return Table(values, slopes, lower, upper, error_bound, slope_error_bound, outside)
+
+
+def _cells_for(tolerance: float, curvature: float, length: float) -> int:
+    return max(1, math.ceil(length * (curvature / (384 * tolerance)) ** 0.25))
 
 
 def _scales(derivatives: list[Callable], lower: float, upper: float, num_cells: int) -> tuple[float, float]:
