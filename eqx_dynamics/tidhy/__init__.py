@@ -1,0 +1,61 @@
+"""Timescale demixing via hypernetworks: fast latents moved by a mixture of linear dynamics, slow latents that mix them."""
+
+from ._decoders import (
+    AbstractDecoder as AbstractDecoder,
+    LinearDecoder as LinearDecoder,
+    MLPDecoder as MLPDecoder,
+)
+from ._drivers import (
+    Forecast as Forecast,
+    forecast as forecast,
+    infer as infer,
+    infer_step as infer_step,
+    reconstruct as reconstruct,
+)
+from ._hypernetwork import Hypernetwork as Hypernetwork, signed as signed
+from ._inference import (
+    Inference as Inference,
+    InferenceState as InferenceState,
+    LatentInference as LatentInference,
+)
+from ._likelihoods import (
+    AbstractLikelihood as AbstractLikelihood,
+    Bernoulli as Bernoulli,
+    Gaussian as Gaussian,
+    Poisson as Poisson,
+)
+from ._losses import LossTerms as LossTerms, Windows as Windows, loss_terms as loss_terms, r_squared as r_squared
+from ._model import TiDHy as TiDHy
+from ._original import load_original as load_original
+from ._priors import (
+    AbstractContextPrior as AbstractContextPrior,
+    LearnedPrior as LearnedPrior,
+    RandomWalk as RandomWalk,
+)
+from ._problem import Objective as Objective, StepProblem as StepProblem
+from ._record import Record as Record, describe as describe, record as record
+from ._transitions import (
+    AbstractTransition as AbstractTransition,
+    FullRankTransition as FullRankTransition,
+    LowRankTransition as LowRankTransition,
+)
+from ._types import RESULTS as RESULTS, LatentState as LatentState, Solution as Solution
+from .solvers import (
+    AbstractIterativeSolver as AbstractIterativeSolver,
+    AbstractLatentSolver as AbstractLatentSolver,
+    AbstractStart as AbstractStart,
+    AdamWStart as AdamWStart,
+    Coupling as Coupling,
+    HardTanh as HardTanh,
+    Implicit as Implicit,
+    Iterate as Iterate,
+    JointStart as JointStart,
+    ProximalGradient as ProximalGradient,
+    ReducedGaussNewton as ReducedGaussNewton,
+    ScaledSoftsign as ScaledSoftsign,
+    ScaledTanh as ScaledTanh,
+    SgdNesterov as SgdNesterov,
+    ShiftedSigmoid as ShiftedSigmoid,
+    Unrolled as Unrolled,
+    ZeroStart as ZeroStart,
+)

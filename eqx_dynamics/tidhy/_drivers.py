@@ -1,0 +1,151 @@
+"""Running inference over whole sequences, one step at a time, and beyond the end of the data."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from .._scan import scan
+from ._inference import Inference, InferenceState, LatentInference, concatenate_time, start_state
+from ._likelihoods import check_observations
+from ._model import TiDHy
+from ._types import SEQUENCES, Solution
+
+
+def infer(
+    model: TiDHy,
+    observations: Float[Array, "*sequences time observations"],
+    inference: Inference | None = None,
+    *,
+    mask: Bool[Array, "..."] | None = None,
+    state: InferenceState | None = None,
+    initial_context: Float[Array, "*sequences context"] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Solution, InferenceState]:
+    """Latents of every time step: `LatentInference` scanned over time, vmapped over sequences.
+
+    **Arguments:**
+
+    - `observations`: one sequence or several, in the units of the data.
+    - `inference`: defaults to `Inference.recommended(model)`.
+    - `mask`: False where missing, shape `(*sequences, time)` (ragged sequences, padded) or that of `observations`.
+    - `state`: final state of an earlier call, to carry on from (the next window of the same sequences).
+    - `initial_context`: context latents before the first step of fresh sequences; zero by default.
+    - `key`: for an `inference.start` that draws them.
+
+    **Returns:** the `Solution`, with axes `(*sequences, time)`, and the state after the last step.
+
+    **Raises:** `ValueError` for observations of another size, without time steps, or impossible for the likelihood.
+    """
+    inference = Inference.recommended(model) if inference is None else inference
+    observations, mask = _check(model, observations, mask)
+    if observations.ndim == 2:  # one sequence is a batch of one
+        add, drop = (lambda leaf: leaf[None]), (lambda leaf: leaf[0])
+        state, initial_context, mask = jtu.tree_map(add, (state, initial_context, mask))
+        answer = infer(
+            model, observations[None], inference, mask=mask, state=state, initial_context=initial_context, key=key
+        )
+        return jtu.tree_map(drop, answer)
+    cell = LatentInference(model, inference)
+    is_fresh = state is None
+    if state is None and initial_context is None:
+        state = cell.init_state(observations.shape[:1], key=key)
+    elif state is None:
+        state = start_state(model, initial_context)
+    xs = observations if mask is None else (observations, mask)
+
+    def infer_sequence(xs: PyTree, state: InferenceState) -> tuple[Solution, InferenceState]:
+        if not is_fresh or inference.start is None:
+            return scan(cell, xs, state)
+        first, state = cell.begin(jtu.tree_map(lambda x: x[0], xs), state)
+        rest, state = scan(cell, jtu.tree_map(lambda x: x[1:], xs), state)
+        return concatenate_time(first, rest), state
+
+    return jax.vmap(infer_sequence, axis_name=SEQUENCES)(xs, state)
+
+
+def infer_step(
+    model: TiDHy,
+    observation: Float[Array, "*sequences observations"],
+    state: InferenceState | None = None,
+    inference: Inference | None = None,
+    *,
+    mask: Bool[Array, "*sequences observations"] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Solution, InferenceState]:
+    """One more time step of a stream: the numbers of `infer`, as the data arrive.
+
+    **Arguments:** `state`: None at the first step, then the state of the step before. `eqx.filter_jit` it once.
+    """
+    if mask is not None:
+        mask = mask[..., None, :]
+    solution, state = infer(model, observation[..., None, :], inference, mask=mask, state=state, key=key)
+    return jtu.tree_map(lambda leaf: leaf[:, 0] if observation.ndim == 2 else leaf[0], solution), state
+
+
+class Forecast(eqx.Module):
+    """What the model expects after the last observation, time steps `1 ... num_steps` ahead."""
+
+    latents: Float[Array, "*axes latents"]
+    context_latents: Float[Array, "*axes context"]
+    observations: Float[Array, "*axes observations"]
+
+
+def forecast(model: TiDHy, state: InferenceState, num_steps: int) -> Forecast:
+    r"""Run the model freely from a state: $r \leftarrow \bar r(h)$, $\hat x = E[x \mid g(r)]$.
+
+    The context follows a learned prior where the model has one, and keeps its last value otherwise.
+
+    **Arguments:** `state`: what `infer` returned, with or without an axis of sequences; `num_steps`: how far.
+
+    **Raises:** `ValueError` if `num_steps` is not positive.
+    """
+    if num_steps < 1:
+        raise ValueError(f"`num_steps` must be at least 1; got {num_steps}.")
+
+    def advance(last, _):
+        context_latents = expected_context(model, last.latents, last.context_latents)
+        latents = model.predict(last.latents, context_latents)
+        last = eqx.tree_at(lambda s: (s.latents, s.context_latents), last, (latents, context_latents))
+        observation = model.likelihood.mean(model.decoder(latents))
+        return last, Forecast(latents, context_latents, observation)
+
+    def run(last):
+        return jax.lax.scan(advance, last, length=num_steps)[1]
+
+    return run(state.last) if state.last.latents.ndim == 1 else jax.vmap(run)(state.last)
+
+
+def reconstruct(model: TiDHy, latents: Float[Array, "*batch latents"]) -> Float[Array, "*batch observations"]:
+    r"""Expected observations of given latents, $E[x \mid g(r)]$, in the units of the data."""
+    flat = jnp.reshape(latents, (-1, latents.shape[-1]))
+    means = jax.vmap(lambda r: model.likelihood.mean(model.decoder(r)))(flat)
+    return jnp.reshape(means, (*latents.shape[:-1], model.observation_size))
+
+
+def expected_context(
+    model: TiDHy, latents: Float[Array, " latents"], context_latents: Float[Array, " context"]
+) -> Float[Array, " context"]:
+    """The context latents to expect one step later: a learned prior's mean, else unchanged."""
+    if model.prior is None or not model.prior.is_learned:
+        return context_latents
+    return model.prior.mean(latents, context_latents)
+
+
+def _check(
+    model: TiDHy, observations: Float[Array, "*sequences time observations"], mask: Bool[Array, "..."] | None
+) -> tuple[Float[Array, "*sequences time observations"], Bool[Array, "*sequences time observations"] | None]:
+    shape = observations.shape
+    if observations.ndim not in (2, 3) or shape[-1] != model.observation_size or 0 in shape:
+        raise ValueError(
+            "`observations` must have shape (time, observations) or (sequences, time, observations), none of them "
+            f"zero, with {model.observation_size} observations as in `model`; got {shape}."
+        )
+    if mask is None:
+        return check_observations(model.likelihood, observations, jnp.ones(shape, bool)), None
+    if mask.shape not in (shape, shape[:-1]):
+        raise ValueError(f"`mask` must have the shape of `observations`, {shape}, or {shape[:-1]}; got {mask.shape}.")
+    if mask.ndim < observations.ndim:
+        mask = jnp.broadcast_to(mask[..., None], shape)
+    return check_observations(model.likelihood, observations, mask), mask

@@ -1,0 +1,112 @@
+"""The training loss: terms of the model given inferred latents, all time steps at once."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from ._drivers import infer
+from ._inference import Inference, InferenceState, start_state
+from ._model import TiDHy
+from ._problem import Objective
+from ._types import LatentState, RealScalar, Solution
+
+
+class Windows(eqx.Module):
+    """A batch for `TiDHyLoss`: observations, and what is missing.
+
+    `mask` is False where an entry is missing or padding, shape `(batch, time)` or that of `observations`.
+    """
+
+    observations: Float[Array, "batch time observations"]
+    mask: Bool[Array, "..."] | None = None
+
+
+class LossTerms(eqx.Module):
+    r"""Sums over time and features per sequence, averaged over sequences.
+
+    - `reconstruction`: $\sum_t \ell(g(r_t), x_t)$.
+    - `prediction`: $\sum_t \ell(g(\bar r_t), x_t)$ over steps that have a predecessor.
+    - `temporal`: $\lambda \sum_t \lVert r_t - \bar r_t \rVert^2$ over the same.
+    - `prior`: $\lambda_h \sum_t \lVert h_t - \mu_t \rVert^2$ for a learned prior, else zero.
+    """
+
+    reconstruction: Float[Array, ""]
+    prediction: Float[Array, ""]
+    temporal: Float[Array, ""]
+    prior: Float[Array, ""]
+
+    @property
+    def total(self) -> Float[Array, ""]:
+        """Their sum."""
+        return self.reconstruction + self.prediction + self.temporal + self.prior
+
+
+def loss_terms(
+    model: TiDHy,
+    observations: Float[Array, "batch time observations"],
+    solution: Solution,
+    before: InferenceState,
+    objective: Objective,
+    mask: Bool[Array, "batch time observations"] | None = None,
+) -> LossTerms:
+    """The terms of the loss for inferred latents, differentiable in the model.
+
+    **Arguments:** `before`: the state that inference started from; `objective`: its `temporal` weight is used.
+    """
+    is_observed = jnp.ones(observations.shape, bool) if mask is None else mask
+    observations = jnp.where(is_observed, observations, 0.0)
+    is_step = jnp.any(is_observed, axis=-1)
+    has_previous = jnp.concatenate([before.is_started[:, None], is_step[:, 1:]], axis=1) & is_step
+    latents, context_latents = solution.latents, solution.context_latents
+    previous = shift(solution, before)
+
+    def step(observation, is_observed, has_previous, is_step, latents, context_latents, previous):
+        def nll(r: Float[Array, " latents"]) -> Float[Array, ""]:
+            entries = model.likelihood.nll(model.decoder(r), observation)
+            return jnp.sum(jnp.where(is_observed, entries, 0.0))
+
+        predicted = model.predict(previous.latents, context_latents)
+        change = objective.temporal * jnp.sum((latents - predicted) ** 2)
+        prior = jnp.zeros_like(change)
+        if model.prior is not None and model.prior.is_learned:
+            expected = model.prior.mean(previous.latents, previous.context_latents)
+            prior = model.prior.precision * jnp.sum((context_latents - expected) ** 2)
+        zero = jnp.zeros_like(change)
+        return (
+            nll(latents),
+            jnp.where(has_previous, nll(predicted), zero),
+            jnp.where(has_previous, change, zero),
+            jnp.where(has_previous, prior, zero),
+        )
+
+    arguments = (observations, is_observed, has_previous, is_step, latents, context_latents, previous)
+    merged = jtu.tree_map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), arguments)
+    terms = jax.vmap(step)(*merged)
+    return LossTerms(*(jnp.sum(term) / observations.shape[0] for term in terms))
+
+
+def shift(solution: Solution, before: InferenceState) -> LatentState:
+    """Latents of the time step before, for every time step."""
+    return LatentState(
+        jnp.concatenate([before.last.latents[:, None], solution.latents[:, :-1]], axis=1),
+        jnp.concatenate([before.last.context_latents[:, None], solution.context_latents[:, :-1]], axis=1),
+    )
+
+
+def r_squared(
+    estimates: Float[Array, "batch time observations"],
+    observations: Float[Array, "batch time observations"],
+    mask: Bool[Array, "batch time observations"] | None = None,
+) -> Float[Array, ""]:
+    r"""$1 - \sum (x - \hat x)^2 / \sum (x - \bar x)^2$ over observed entries, $\bar x$ the mean of each channel."""
+    mask = jnp.ones(observations.shape, bool) if mask is None else mask
+    observations, estimates = jnp.where(mask, observations, 0.0), jnp.where(mask, estimates, 0.0)
+    counts = jnp.maximum(jnp.sum(mask, axis=(0, 1), keepdims=True), 1).astype(observations.dtype)
+    means = jnp.sum(observations, axis=(0, 1), keepdims=True) / counts
+    residual = jnp.sum(jnp.where(mask, (observations - estimates) ** 2, 0.0))
+    total = jnp.sum(jnp.where(mask, (observations - means) ** 2, 0.0))
+    return 1 - residual / jnp.maximum(total, jnp.finfo(observations.dtype).tiny)

@@ -1,0 +1,95 @@
+"""What a solver is, and the loop that the iterative ones share."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Int, PyTree
+
+from .._model import TiDHy
+from .._problem import StepProblem
+from .._types import RESULTS, LatentState, Solution
+
+
+# Latents beyond this size count as diverged: their squares still fit into float32.
+_LARGEST = 1e12
+
+
+class AbstractLatentSolver(eqx.Module):
+    """Minimises the objective of one time step of one sequence over its latents.
+
+    `is_differentiable`: whether parameter gradients are meant to flow through the answer. The others run on frozen
+    parameters and their latents are constants to the loss, so that training needs memory for latents only.
+    """
+
+    is_differentiable: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def prepare(self, model: TiDHy) -> PyTree:
+        """What depends on the parameters only, computed once and given back as `problem.prepared`.
+
+        **Raises:** `ValueError` if the solver cannot handle such a model.
+        """
+
+    @abc.abstractmethod
+    def __call__(self, problem: StepProblem, previous: LatentState) -> Solution:
+        """**Arguments:** `previous`: latents of the time step before, from which the solver makes its first guess."""
+
+
+class Iterate(eqx.Module):
+    """One iterate: latents, the solver's own memory, how many updates were made and whether they have settled."""
+
+    state: LatentState
+    memory: Any
+    num_steps: Int[Array, ""]
+    is_converged: Bool[Array, ""]
+
+
+class AbstractIterativeSolver(AbstractLatentSolver):
+    """A solver that improves a guess step by step; `max_steps` bounds it, its own criterion may stop it earlier."""
+
+    max_steps: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def init(self, problem: StepProblem, previous: LatentState) -> Iterate:
+        """The first guess."""
+
+    @abc.abstractmethod
+    def step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
+        """The next iterate."""
+
+    def __call__(self, problem: StepProblem, previous: LatentState) -> Solution:
+        first = self.init(problem, previous)
+        return run(self.step, problem, first, self.max_steps)
+
+
+def run(step: Any, problem: StepProblem, first: Iterate, max_steps: int) -> Solution:
+    """Iterate until convergence, divergence or `max_steps`; after a divergence the first guess is returned."""
+
+    def keep_going(carry: tuple[Iterate, Bool[Array, ""]]) -> Bool[Array, ""]:
+        iterate, has_diverged = carry
+        return ~iterate.is_converged & ~has_diverged & (iterate.num_steps < max_steps)
+
+    def body(carry: tuple[Iterate, Bool[Array, ""]]) -> tuple[Iterate, Bool[Array, ""]]:
+        iterate = step(problem, carry[0])
+        return iterate, ~is_bounded(iterate.state)
+
+    last, has_diverged = jax.lax.while_loop(keep_going, body, (first, ~is_bounded(first.state)))
+    return solution(problem, first.state, last, has_diverged)
+
+
+def solution(problem: StepProblem, first: LatentState, last: Iterate, has_diverged: Bool[Array, ""]) -> Solution:
+    """The last iterate with its objective; `first` in its place if it diverged."""
+    state = jtu.tree_map(lambda a, b: jnp.where(has_diverged, a, b), first, last.state)
+    result = RESULTS.where(last.is_converged, RESULTS.successful, RESULTS.max_steps_reached)
+    result = RESULTS.where(has_diverged, RESULTS.diverged, result)
+    return Solution(state.latents, state.context_latents, result, last.num_steps, problem(state))
+
+
+def is_bounded(state: LatentState) -> Bool[Array, ""]:
+    """Whether every latent is finite and of a size whose square is."""
+    largest = jnp.maximum(jnp.max(jnp.abs(state.latents)), jnp.max(jnp.abs(state.context_latents)))
+    return largest < _LARGEST  # false for NaN
