@@ -15,35 +15,43 @@ from ._state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run means to do: `num_steps` steps from `first_step`, either may be unknown for an iterator."""
+    """What a run means to do; None for what an iterable does not tell.
+
+    - `first_step`: of the run, where this `fit` begins.
+    - `num_steps`, `num_epochs`, `steps_per_epoch`: how far it goes.
+    - `evaluated`: names of the metrics of `evaluate`.
+    """
 
     first_step: int
     num_steps: int | None
     num_epochs: int | None
     steps_per_epoch: int | None
+    evaluated: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What a callback sees after each dispatch; nothing in it has been waited for until `values` is read.
 
+    - `plan`: what the run means to do.
     - `step`: steps of the run so far, this dispatch included.
-    - `epoch`: finished passes over the data in this `fit`, counted from 1 once the first is complete.
-    - `ends_epoch`: whether this dispatch was the last of a pass over the data.
     - `num_steps`: steps in this dispatch.
-    - `metrics`: means over the steps of this dispatch, on the device.
-    - `state`: the state after this dispatch. Its buffers are reused by the next dispatch: copy what you keep.
-    - `data`: the iterator in use, or None for data in memory.
+    - `entry`: number of the history entry, from 1: the epoch, or the dispatch if `fit` counts steps.
+    - `ends_entry`, `is_last`: whether this dispatch completes that entry, and the run.
+    - `metrics`: means over the steps of this dispatch, and the evaluation if there was one; still on the device.
+    - `state`: the state after this dispatch. The next dispatch reuses its buffers: copy what you keep.
+    - `iterator`: the iterator in use, just behind the batches trained on; None for data in memory.
     """
 
     plan: Plan
     step: int
-    epoch: int
-    ends_epoch: bool
     num_steps: int
+    entry: int
+    ends_entry: bool
+    is_last: bool
     metrics: dict[str, Array]
     state: TrainState
-    data: Any = None
+    iterator: Any = None
 
     @ft.cached_property
     def values(self) -> dict[str, float]:
@@ -74,8 +82,11 @@ class AbstractCallback(eqx.Module):
         """React to a report; return a `Stop` to end the run."""
 
     @abc.abstractmethod
-    def close(self, memory: Any, state: TrainState) -> TrainState:
-        """Release what `memory` holds; called once, also after an error. Returns the state `fit` should return."""
+    def close(self, memory: Any, state: TrainState | None) -> TrainState | None:
+        """Release what `memory` holds; called once, with None for the state if the run ended in an error.
+
+        Returns the state that `fit` should return in place of `state`, or None to leave it.
+        """
 
 
 def to_host(tree: Any) -> Any:

@@ -12,6 +12,8 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from ._state import TrainState
+
 
 _SHUFFLE = 0x5B0FF1E  # folded into the run's key, so that no step shares its key with a permutation
 
@@ -97,22 +99,33 @@ class AbstractBatches(eqx.Module):
     """The batches of one dispatch to the device."""
 
     @abc.abstractmethod
-    def unpack(self, key: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    def unpack(self, state: TrainState) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
         """Arrays to scan over, and what turns a slice of them into a batch; called under jit."""
+
+    @abc.abstractmethod
+    def epoch_start(self, before: TrainState, after: TrainState) -> Int[Array, ""]:
+        """At which step the epoch began in which these batches left the run."""
 
 
 class EpochPart(AbstractBatches):
-    """`num_steps` batches of the epoch over `data` that began at step `epoch_start` of the run."""
+    """The next `num_steps` batches of the current epoch over `data`, or the first ones of a new epoch."""
 
     data: ArrayData
-    epoch_start: Any
     num_steps: int = eqx.field(static=True)
 
-    def unpack(self, key: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
-        rows = self.data.rows(jr.fold_in(jr.fold_in(key, _SHUFFLE), self.epoch_start))
+    def unpack(self, state: TrainState) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+        start = self._start(state)
+        rows = self.data.rows(jr.fold_in(jr.fold_in(state.key, _SHUFFLE), start))
         if self.num_steps < self.data.num_batches:
-            rows = jax.lax.dynamic_slice_in_dim(rows, step - self.epoch_start, self.num_steps)
+            rows = jax.lax.dynamic_slice_in_dim(rows, state.step - start, self.num_steps)
         return rows, self.data.batch
+
+    def epoch_start(self, before: TrainState, after: TrainState) -> Int[Array, ""]:
+        start = self._start(before)
+        return jnp.where(after.step - start < self.data.num_batches, start, after.step)
+
+    def _start(self, state: TrainState) -> Int[Array, ""]:
+        return jnp.where(state.step - state.epoch_start < self.data.num_batches, state.epoch_start, state.step)
 
 
 class Stacked(AbstractBatches):
@@ -120,8 +133,11 @@ class Stacked(AbstractBatches):
 
     batches: PyTree
 
-    def unpack(self, key: PRNGKeyArray, step: Int[Array, ""]) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
-        return self.batches, lambda batch: batch
+    def unpack(self, state: TrainState) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+        return self.batches, _itself
+
+    def epoch_start(self, before: TrainState, after: TrainState) -> Int[Array, ""]:
+        return after.step
 
 
 def stack(batches: list[PyTree]) -> Stacked:
@@ -142,6 +158,10 @@ def stack(batches: list[PyTree]) -> Stacked:
                     "pass `steps_per_dispatch=1`."
                 )
     return Stacked(jtu.tree_map(_stack, *batches))
+
+
+def _itself(batch: PyTree) -> PyTree:
+    return batch
 
 
 def _stack(*leaves: Any) -> Any:

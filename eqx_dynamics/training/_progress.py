@@ -1,53 +1,127 @@
-"""A progress bar that reads metrics only when it redraws."""
+"""A progress bar that looks at the device only when it redraws."""
 
+import abc
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import equinox as eqx
 
-from ._callbacks import AbstractCallback, Plan, Report, Stop
+from .._extras import need
+from ._callbacks import AbstractCallback, Plan, Report
 from ._state import TrainState
 
 
+class AbstractMeter(eqx.Module):
+    """What draws the bar."""
+
+    @abc.abstractmethod
+    def open(self, total: int | None, stream: TextIO) -> Any:
+        """Start a bar of `total` steps (None if unknown)."""
+
+    @abc.abstractmethod
+    def advance(self, bar: Any, num_steps: int, text: str) -> None:
+        """Move on and redraw."""
+
+    @abc.abstractmethod
+    def close(self, bar: Any) -> None:
+        """Leave the bar as it is."""
+
+
+class TqdmMeter(AbstractMeter):
+    """`tqdm`, in a terminal or in a notebook."""
+
+    def open(self, total: int | None, stream: TextIO) -> Any:
+        tqdm = need("tqdm.auto" if in_notebook() else "tqdm", extra="examples", user="TqdmMeter").tqdm
+        # The bar redraws exactly when told to.
+        return tqdm(total=total, unit="step", file=None if in_notebook() else stream, mininterval=0, miniters=1)
+
+    def advance(self, bar: Any, num_steps: int, text: str) -> None:
+        bar.set_postfix_str(text, refresh=False)
+        bar.update(num_steps)
+
+    def close(self, bar: Any) -> None:
+        bar.close()
+
+
+class RichMeter(AbstractMeter):
+    """`rich`, for those who have it installed."""
+
+    def open(self, total: int | None, stream: TextIO) -> Any:
+        need("rich", extra="examples", user="RichMeter")
+        console, progress = need("rich.console", extra="examples"), need("rich.progress", extra="examples")
+        columns = (
+            *progress.Progress.get_default_columns(),
+            progress.TextColumn("{task.completed:.0f} steps {task.fields[text]}"),
+        )
+        bar = progress.Progress(*columns, console=console.Console(file=stream), auto_refresh=False)
+        bar.start()
+        return bar, bar.add_task("train", total=total, text="")
+
+    def advance(self, bar: Any, num_steps: int, text: str) -> None:
+        progress, task = bar
+        progress.update(task, advance=num_steps, text=text, refresh=True)
+
+    def close(self, bar: Any) -> None:
+        bar[0].stop()
+
+
 class ProgressBar(AbstractCallback):
-    """Steps done, throughput, time left and chosen metrics; silent when nobody watches (output is not a terminal)."""
+    """Steps done, steps per second, time left and chosen metrics; silent when nobody watches.
+
+    Nobody watches if the stream is neither a terminal nor a notebook. Metrics are read, which waits for the device,
+    once per redraw.
+    """
 
     metrics: tuple[str, ...] | None = eqx.field(static=True)
     interval: float = eqx.field(static=True)
+    meter: AbstractMeter
+    stream: TextIO | None = eqx.field(static=True)
 
-    def __init__(self, metrics: Sequence[str] | None = None, *, interval: float = 0.2):
+    def __init__(
+        self,
+        metrics: Sequence[str] | None = None,
+        *,
+        interval: float = 0.2,
+        meter: AbstractMeter = TqdmMeter(),
+        stream: TextIO | None = None,
+    ):
         """**Arguments:**
 
-        - `metrics`: names to show; None shows all.
-        - `interval`: seconds between redraws, each of which waits once for the device.
+        - `metrics`: names to show, where reported; None shows all.
+        - `interval`: least time between redraws, seconds.
+        - `meter`: `TqdmMeter()` or `RichMeter()`.
+        - `stream`: default standard error.
         """
         self.metrics = None if metrics is None else tuple(metrics)
-        self.interval = interval
+        self.interval, self.meter, self.stream = interval, meter, stream
 
     def init(self, plan: Plan) -> Any:
-        if not sys.stderr.isatty():
+        stream = sys.stderr if self.stream is None else self.stream
+        if not (stream.isatty() or in_notebook()):
             return None
-        import tqdm.auto
+        return self.meter.open(plan.num_steps, stream), 0, time.perf_counter(), {}
 
-        return tqdm.auto.tqdm(total=plan.num_steps, unit="step"), 0, time.perf_counter()
-
-    def __call__(self, report: Report, memory: Any) -> tuple[Stop | None, Any]:
+    def __call__(self, report: Report, memory: Any) -> tuple[None, Any]:
         if memory is None:
             return None, None
-        bar, pending, last = memory
+        bar, pending, drawn, shown = memory
         pending += report.num_steps
-        if time.perf_counter() - last < self.interval:
-            return None, (bar, pending, last)
-        names = report.values if self.metrics is None else self.metrics
-        bar.set_postfix({name: f"{report.values[name]:.4g}" for name in names}, refresh=False)
-        bar.update(pending)
-        return None, (bar, 0, time.perf_counter())
+        if time.perf_counter() - drawn < self.interval and not report.is_last:
+            return None, (bar, pending, drawn, shown)
+        # Metrics of an evaluation stay until the next one.
+        shown = shown | {k: v for k, v in report.values.items() if self.metrics is None or k in self.metrics}
+        self.meter.advance(bar, pending, ", ".join(f"{name}={value:.4g}" for name, value in shown.items()))
+        return None, (bar, 0, time.perf_counter(), shown)
 
-    def close(self, memory: Any, state: TrainState) -> TrainState:
+    def close(self, memory: Any, state: TrainState | None) -> None:
         if memory is not None:
-            bar, pending, _ = memory
-            bar.update(pending)
-            bar.close()
-        return state
+            self.meter.close(memory[0])
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"

@@ -1,0 +1,149 @@
+"""Cutting a run into dispatches: some steps, compiled as one scan, sent to the device in one call."""
+
+import dataclasses
+import itertools as it
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
+
+from .._scan import scan
+from ._callbacks import Plan
+from ._data import AbstractBatches, ArrayData, EpochPart, Stacked, stack
+from ._state import TrainState
+from ._step import TrainStep
+
+
+@dataclasses.dataclass(frozen=True)
+class Dispatch:
+    """Some batches, and their place in the run.
+
+    `entry` numbers the history entry they belong to, from 1: the pass over the data where epochs are counted, else the
+    dispatch; `ends_entry` says whether they complete it.
+    """
+
+    batches: AbstractBatches | None
+    num_steps: int
+    entry: int
+    ends_entry: bool
+    is_last: bool
+    iterator: Any = None
+
+
+def plan_run(
+    data: ArrayData | Iterable[Any], state: TrainState, epochs: int | None, steps: int | None, per_dispatch: int | None
+) -> tuple[Plan, Iterator[Dispatch]]:
+    """What the arguments of `fit` mean for these data and this state."""
+    numbers = {"epochs": epochs, "steps": steps, "steps_per_dispatch": per_dispatch}
+    if (epochs is None) == (steps is None):
+        raise ValueError(f"Give one of `epochs` and `steps`; got epochs={epochs}, steps={steps}.")
+    for name, number in numbers.items():
+        if number is not None and number < (name == "steps_per_dispatch"):
+            raise ValueError(f"`{name}` must be {'positive' if number == 0 else 'at least 0'}; got {number}.")
+    first, epoch_start = map(int, jax.device_get((state.step, state.epoch_start)))
+    if not isinstance(data, ArrayData):
+        return Plan(first, steps, epochs, None), _over_iterable(data, epochs, steps, per_dispatch or 32)
+    per_epoch = data.num_batches
+    position = (first - epoch_start) % per_epoch if first - epoch_start < per_epoch else 0
+    total = steps if epochs is None else max(epochs * per_epoch - position, 0)
+    assert total is not None
+    parts = _over_arrays(data, position, total, per_dispatch or per_epoch, by_epoch=steps is None)
+    return Plan(first, total, epochs, per_epoch), parts
+
+
+def _over_arrays(
+    data: ArrayData, position: int, num_steps: int, per_dispatch: int, *, by_epoch: bool
+) -> Iterator[Dispatch]:
+    done = 0
+    for index in it.count(1):
+        if done == num_steps:
+            return
+        epoch, at = divmod(position + done, data.num_batches)
+        size = min(per_dispatch, data.num_batches - at, num_steps - done)
+        done += size
+        ends = at + size == data.num_batches
+        yield Dispatch(
+            EpochPart(data, size), size, epoch + 1 if by_epoch else index, ends or not by_epoch, done == num_steps
+        )
+
+
+def _over_iterable(data: Iterable[Any], epochs: int | None, steps: int | None, per_dispatch: int) -> Iterator[Dispatch]:
+    # Read no further than what is trained on, so that the iterator's own state can be saved with the model's. The
+    # price: a pass that ends with a full group is known to be over only at the next read, and then closed by a dispatch
+    # of no steps.
+    done, epoch, index = 0, 0, 0
+    while epoch != epochs and done != steps:
+        iterator, before, ended, epoch = iter(data), done, False, epoch + 1
+        while not ended and done != steps:
+            wanted = per_dispatch if steps is None else min(per_dispatch, steps - done)
+            group = list(it.islice(iterator, wanted))
+            done, index, ended = done + len(group), index + 1, len(group) < wanted
+            if done == before:
+                wish = f"{epochs} epochs" if steps is None else f"{steps} steps"
+                raise ValueError(
+                    f"`data` gave no batch in pass {epoch}, after {done} steps, but {wish} were asked for; pass an "
+                    "iterable that starts anew at each `iter(data)`, or one that is long enough."
+                )
+            batches = stack(group) if group else None
+            if steps is None:
+                yield Dispatch(batches, len(group), epoch, ended, ended and epoch == epochs, iterator)
+            elif group:
+                yield Dispatch(batches, len(group), index, True, done == steps, iterator)
+
+
+class _OverBatches(eqx.Module):
+    """The step as a cell over the arrays of its state, and over what the batches are made from."""
+
+    step: TrainStep
+    make_batch: Callable
+    static: PyTree
+
+    def __call__(self, x: PyTree, state: PyTree, *, key: PRNGKeyArray | None = None) -> tuple[Any, PyTree]:
+        metrics, new = self.step(self.make_batch(x), eqx.combine(state, self.static))
+        applied = jnp.bool_(True) if new.health is None else new.health.applied
+        return (metrics, applied), eqx.filter(new, eqx.is_array)
+
+
+class Outcome(eqx.Module):
+    """Means over the steps of a dispatch that were applied, how many those were, and whether the run has halted."""
+
+    metrics: dict[str, Array]
+    num_applied: Int[Array, ""]
+    halted: Bool[Array, ""]
+
+
+def _run(step_and_batches: tuple[TrainStep, AbstractBatches], state: TrainState) -> tuple[Outcome, TrainState]:
+    step, batches = step_and_batches
+    xs, make_batch = batches.unpack(state)
+    arrays, static = eqx.partition(state, eqx.is_array)
+    (metrics, applied), arrays = scan(_OverBatches(step, make_batch, static), xs, arrays, unroll=1)
+    new = eqx.combine(arrays, static)
+    new = eqx.tree_at(lambda s: s.epoch_start, new, batches.epoch_start(state, new))
+    halted = jnp.bool_(False) if new.health is None else new.health.halted
+    metrics = jtu.tree_map(lambda m: jnp.mean(m, where=applied), metrics)
+    return Outcome(metrics, applied.sum(), halted), new
+
+
+_run_keeping = eqx.filter_jit(_run)
+_run_donating = eqx.filter_jit(_run, donate="all-except-first")
+
+
+def run(step: TrainStep, batches: AbstractBatches, state: TrainState) -> tuple[Outcome, TrainState]:
+    """Send one dispatch to the device; returns before it is done."""
+    if step.placement is not None and isinstance(batches, Stacked):
+        batches = Stacked(step.placement.put_stacked(batches.batches))
+    return (_run_donating if step.donate else _run_keeping)((step, batches), state)
+
+
+def owned(step: TrainStep, state: TrainState, data: Any) -> tuple[TrainState, Any]:
+    """The state in buffers that may be given away, and it and the data on the devices of the step."""
+    if step.donate:
+        state = jtu.tree_map(lambda leaf: leaf.copy() if eqx.is_array(leaf) else leaf, state)
+    if step.placement is None:
+        return state, data
+    put = step.placement.put_replicated
+    return put(state), put(data) if isinstance(data, ArrayData) else data

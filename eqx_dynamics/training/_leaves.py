@@ -1,0 +1,88 @@
+"""Pytrees as named arrays, for files."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+from jaxtyping import Array, PyTree
+
+
+class CheckpointError(ValueError):
+    """A file or folder that cannot be used, and why."""
+
+
+def to_named(tree: PyTree) -> dict[str, Array]:
+    """The arrays of `tree` by path (`layers.0.weight`); typed keys as their data.
+
+    **Raises:** `ValueError` if two leaves have one name.
+    """
+    named = {}
+    for path, leaf in jtu.tree_leaves_with_path(tree):
+        if not eqx.is_array(leaf):
+            continue
+        name = jtu.keystr(path, simple=True, separator=".") or "value"
+        if name in named:
+            raise ValueError(f"Two leaves have the name `{name}`; rename a dictionary key.")
+        named[name] = jr.key_data(leaf) if is_key(leaf) else leaf
+    return named
+
+
+def from_named(like: PyTree, named: Mapping[str, Any], *, source: str) -> PyTree:
+    """`like` with the arrays in `named`; `like` may hold `jax.ShapeDtypeStruct`s.
+
+    **Raises:** `CheckpointError` naming the leaf that is missing, unknown, or of another shape or dtype.
+    """
+    check_named(like, {name: (tuple(array.shape), str(array.dtype)) for name, array in named.items()}, source=source)
+
+    def put(path: Any, leaf: Any) -> Any:
+        if not _is_slot(leaf):
+            return leaf
+        array = jnp.asarray(named[jtu.keystr(path, simple=True, separator=".") or "value"])
+        return jr.wrap_key_data(array, impl=_impl(leaf)) if is_key(leaf) else array
+
+    return jtu.tree_map_with_path(put, like, is_leaf=lambda node: isinstance(node, jax.ShapeDtypeStruct))
+
+
+def describe(tree: PyTree) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each named array of `tree`."""
+    arrays = eqx.filter(tree, _is_slot)
+    named = eqx.filter_eval_shape(lambda: to_named(jtu.tree_map(_zeros, arrays)))
+    return {name: (tuple(array.shape), str(array.dtype)) for name, array in named.items()}
+
+
+def check_named(like: PyTree, got: Mapping[str, tuple[tuple[int, ...], str]], *, source: str) -> None:
+    """Raise a `CheckpointError` unless `got` describes the arrays of `like`."""
+    wanted = describe(like)
+    for name in wanted:
+        if name not in got:
+            raise CheckpointError(f"{source} lacks `{name}`, which the given structure has.")
+    for name in got:
+        if name not in wanted:
+            raise CheckpointError(f"{source} holds `{name}`, which the given structure has not.")
+        (shape, dtype), (wanted_shape, wanted_dtype) = got[name], wanted[name]
+        if (tuple(shape), dtype) != (wanted_shape, wanted_dtype):
+            raise CheckpointError(
+                f"{source} holds `{name}` as {dtype}{list(shape)}; the given structure has it as "
+                f"{wanted_dtype}{list(wanted_shape)}."
+            )
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether `leaf` is an array of typed PRNG keys, or the shape of one."""
+    return _is_slot(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _is_slot(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _impl(leaf: Any) -> Any:
+    return jr.key_impl(_zeros(leaf))
+
+
+def _zeros(leaf: Any) -> Any:
+    return leaf if eqx.is_array(leaf) else jnp.empty(leaf.shape, leaf.dtype)

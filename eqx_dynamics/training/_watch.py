@@ -1,0 +1,63 @@
+"""Calling the callbacks of a run."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from jaxtyping import Array
+
+from ._callbacks import AbstractCallback, Plan, Report
+from ._dispatch import Dispatch
+from ._state import TrainState
+
+
+class Watch:
+    """The callbacks of one run with their memories; closes each of them exactly once, whatever happens."""
+
+    def __init__(self, callbacks: Sequence[AbstractCallback], plan: Plan):
+        for callback in callbacks:
+            if not isinstance(callback, AbstractCallback):
+                raise TypeError(f"`callbacks` must be `AbstractCallback`s; got {type(callback).__name__}.")
+        self._callbacks, self._plan, self._step = callbacks, plan, plan.first_step
+        self._memories: list[Any] = []
+
+    def __enter__(self) -> "Watch":
+        try:
+            for callback in self._callbacks:
+                self._memories.append(callback.init(self._plan))
+        except BaseException:
+            self.finish(None)
+            raise
+        return self
+
+    def __call__(self, dispatch: Dispatch, metrics: dict[str, Array], state: TrainState) -> bool:
+        """Report a dispatch to every callback; whether one of them wants to stop."""
+        self._step += dispatch.num_steps
+        report = Report(
+            self._plan,
+            self._step,
+            dispatch.num_steps,
+            dispatch.entry,
+            dispatch.ends_entry,
+            dispatch.is_last,
+            metrics,
+            state,
+            dispatch.iterator,
+        )
+        verdicts = []
+        for n, callback in enumerate(self._callbacks):
+            verdict, self._memories[n] = callback(report, self._memories[n])
+            verdicts.append(verdict)
+        return any(verdict is not None for verdict in verdicts)
+
+    def finish(self, state: TrainState | None) -> TrainState | None:
+        """Close every callback; returns what the last of them gives in place of `state`, or None."""
+        memories, self._memories = self._memories, []
+        replacement = None
+        for callback, memory in zip(self._callbacks, memories, strict=False):
+            wanted = callback.close(memory, state)
+            replacement = replacement if wanted is None else wanted
+        return replacement
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None) -> None:
+        self.finish(None)
