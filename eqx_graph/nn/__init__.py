@@ -5,7 +5,11 @@ from ._message_passing import MessagePassing as MessagePassing
 from .conv import (
     APPNP as APPNP,
     Adjacency as Adjacency,
+    AGNNConv as AGNNConv,
+    AttentionWeights as AttentionWeights,
     ChebConv as ChebConv,
+    GATConv as GATConv,
+    GATv2Conv as GATv2Conv,
     GCNConv as GCNConv,
     GINConv as GINConv,
     GINEConv as GINEConv,
@@ -16,6 +20,7 @@ from .conv import (
     SimpleConv as SimpleConv,
     SSGConv as SSGConv,
     TAGConv as TAGConv,
+    TransformerConv as TransformerConv,
     cheb_norm as cheb_norm,
     gcn_norm as gcn_norm,
 )

@@ -4,9 +4,14 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
+def is_active(dropout: eqx.nn.Dropout) -> bool:
+    """Whether `dropout` changes its input."""
+    return not (dropout.inference or (isinstance(dropout.p, int | float) and dropout.p == 0))
+
+
 def drop(dropout: eqx.nn.Dropout, x: Float[Array, "..."], key: PRNGKeyArray | None) -> Float[Array, "..."]:
     """`dropout(x, key=key)`; an active dropout without a key is a `ValueError` naming the remedy."""
-    if dropout.inference or (isinstance(dropout.p, int | float) and dropout.p == 0):
+    if not is_active(dropout):
         return x
     if key is None:
         raise ValueError(

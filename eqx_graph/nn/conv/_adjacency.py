@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...data import AbstractEdges, EdgeIndexLike, as_edges
-from ...ops import matmul, segment_sum
+from ...ops import matmul
 from .._linear import add_bias, check_features, project
 
 
@@ -156,7 +156,7 @@ def gcn_norm(
     if add_self_loops:
         loop_weight = edges.self_loop_values(weight, 2.0 if improved else 1.0)
         weight = jnp.where(edges.senders == edges.receivers, 0.0, weight)
-    degree = segment_sum(weight, edges.receivers, num_nodes)
+    degree = edges.sum_received(weight)
     degree = degree if loop_weight is None else degree + loop_weight
     scale = inverse_sqrt(degree)
     weight = edges.send(scale) * weight * edges.receive(scale)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._dropout import drop
+from .._dropout import drop, is_active
 from ._adjacency import Adjacency, AdjacencyLike, Flow, as_adjacency, gcn_norm
 from ._sg import check_hops
 
@@ -90,10 +90,9 @@ class APPNP(eqx.Module):
 
 def _drop_edges(dropout: eqx.nn.Dropout, adjacency: Adjacency, key: PRNGKeyArray | None) -> Adjacency:
     """`adjacency` with dropout on its edge and self-loop weights."""
-    if key is None:
-        drop(dropout, jnp.zeros(()), key)  # an error if dropout is active
+    if not is_active(dropout):
         return adjacency
-    edge_key, loop_key = jr.split(key)
+    edge_key, loop_key = (None, None) if key is None else jr.split(key)
     weight, loop_weight = adjacency.weight, adjacency.loop_weight
     if weight is None:
         weight = jnp.ones(adjacency.edges.num_edges)

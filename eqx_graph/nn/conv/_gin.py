@@ -127,12 +127,12 @@ class GINEConv(MessagePassing):
         **Raises:** `ValueError` for wrong sizes, among them edge features that do not fit node features.
         """
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
-        edge_attr = edge_features(edges, edge_attr)
-        expected = x_src.shape[1] if self.lin is None else int(self.lin.in_features)
-        if edge_attr.shape[1] != expected:
+        if self.lin is not None:
+            edge_attr = edge_features(edges, edge_attr, self.lin)
+        elif edge_attr.shape != (edges.num_edges, x_src.shape[1]):
             raise ValueError(
-                f"`edge_attr` must have {expected} features; got shape {edge_attr.shape}. "
-                f"Build the layer with `edge_dim={edge_attr.shape[1]}`."
+                f"`edge_attr` must have shape {(edges.num_edges, x_src.shape[1])} to be added to node features; "
+                f"got {edge_attr.shape}. Build the layer with `edge_dim`, the number of features per edge."
             )
         out = self.propagate(edges, x=(x_src, x_dst), edge_attr=edge_attr)
         return apply_rows(self.nn, _add_root(out, self.eps, x_dst))

@@ -1,0 +1,128 @@
+"""What attention layers share: heads, self-loops beside the edges, dropout on weights, weights handed back."""
+
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ...data import AbstractEdges, EdgeList
+from ...ops import attention, edge_softmax, matmul
+from .._dropout import drop, is_active
+from .._linear import project
+from .._resolve import as_aggregation
+
+
+FillValue = float | Float[Array, "..."] | Literal["mean", "sum", "add", "min", "max", "mul"]
+
+
+class AttentionWeights(NamedTuple):
+    """Edges and their attention weights, in the caller's order: the given edges, then self-loops if a layer adds any.
+
+    A self-loop that was among the given edges keeps its place with weight 0 where the layer replaces it by its own.
+    """
+
+    edge_index: Int[Array, "2 num_edges"]
+    alpha: Float[Array, "num_edges heads"]
+
+
+def split_heads(x: Float[Array, "rows total"], heads: int) -> Float[Array, "rows heads channels"]:
+    """The last axis cut into `heads` equal parts."""
+    return x.reshape(x.shape[0], heads, x.shape[1] // heads)
+
+
+def merge_heads(x: Float[Array, "rows heads channels"], concat: bool) -> Float[Array, "rows out"]:
+    """Heads side by side, or their mean."""
+    return x.reshape(x.shape[0], -1) if concat else jnp.mean(x, axis=1)
+
+
+def loops_of(edges: AbstractEdges) -> int:
+    """Number of self-loops that an attention layer adds: one for every id that both sides have."""
+    return min(edges.num_senders, edges.num_receivers)
+
+
+class Attended(NamedTuple):
+    """What `attend` computed, in the layout's order."""
+
+    out: Float[Array, "num_receivers heads channels"]
+    edges: AbstractEdges
+    softmax: tuple[Array, Array | None]  # weights of edges and of self-loops
+    dropped: tuple[Array, Array | None]  # the same after dropout
+
+    def weights(self, alpha: tuple[Array, Array | None]) -> AttentionWeights:
+        """`softmax` or `dropped` in the caller's order."""
+        edge_index, on_edges = self.edges.to_array(), self.edges.restore(alpha[0])
+        if alpha[1] is None:
+            return AttentionWeights(edge_index, on_edges)
+        num_loops = alpha[1].shape[0]
+        loops = jnp.broadcast_to(jnp.arange(num_loops, dtype=edge_index.dtype), (2, num_loops))
+        return AttentionWeights(jnp.concatenate([edge_index, loops], axis=1), jnp.concatenate([on_edges, alpha[1]]))
+
+
+def attend(
+    edges: AbstractEdges,
+    logits: Float[Array, "num_edges heads"],
+    values: Float[Array, "num_senders heads channels"],
+    loop_logits: Float[Array, "num_loops heads"] | None = None,
+    *,
+    dropout: eqx.nn.Dropout,
+    key: PRNGKeyArray | None,
+) -> Attended:
+    r"""$\sum_j \alpha_{ij} v_j$ with $\alpha$ the softmax of the logits over the edges that enter $i$.
+
+    **Arguments:**
+
+    - `edges`, `logits`: the edges and one logit per edge and head, in the layout's order.
+    - `values`: one vector per sender and head.
+    - `loop_logits`: logits of self-loops to add; existing self-loops must be masked in `edges`.
+    - `dropout`, `key`: dropout on the weights.
+    """
+    if loop_logits is not None and edges.num_senders != edges.num_receivers:
+        edges, logits = _append_loops(edges, logits, loop_logits)
+        loop_logits = None
+    if not is_active(dropout):
+        out, alpha = attention(edges, logits, values, self_logits=loop_logits, return_weights=True)
+        return Attended(out, edges, alpha, alpha)
+    edge_key, loop_key = (None, None) if key is None else jr.split(key)
+    alpha, own = edge_softmax(edges, logits, loop_logits)
+    dropped, dropped_own = drop(dropout, alpha, edge_key), None
+    out = matmul(edges, dropped, values)
+    if own is not None:
+        dropped_own = drop(dropout, own, loop_key)
+        out = out + dropped_own[..., None] * values
+    return Attended(out, edges, (alpha, own), (dropped, dropped_own))
+
+
+def _append_loops(edges: AbstractEdges, logits: Array, loop_logits: Array) -> tuple[EdgeList, Array]:
+    """Bipartite edges with a self-loop behind them for every id that both sides have, and the logits of both."""
+    num_loops = loop_logits.shape[0]
+    loops = jnp.broadcast_to(jnp.arange(num_loops, dtype=edges.senders.dtype), (2, num_loops))
+    senders, receivers = jnp.concatenate([edges.to_array(), loops], axis=1)
+    mask = None
+    if edges.edge_mask is not None:
+        mask = jnp.concatenate([edges.restore(jnp.asarray(edges.edge_mask)), jnp.ones(num_loops, bool)])
+    both = jnp.concatenate([edges.restore(logits), loop_logits])
+    return EdgeList(senders, receivers, mask, edges.num_senders, edges.num_receivers), both
+
+
+def loop_features(
+    edges: AbstractEdges, edge_attr: Float[Array, "num_edges edge_dim"], fill_value: FillValue
+) -> Float[Array, "num_loops edge_dim"]:
+    """Edge features of added self-loops.
+
+    **Arguments:** `edges` with existing self-loops masked, `edge_attr` in the caller's order, `fill_value`: a number, a
+    vector, or the name of an aggregation of the features of the edges that enter a node.
+    """
+    num_loops = loops_of(edges)
+    if not isinstance(fill_value, str):
+        return jnp.broadcast_to(jnp.asarray(fill_value, edge_attr.dtype), (num_loops, edge_attr.shape[1]))
+    receivers = jnp.asarray(edges.receivers)
+    if edges.edge_mask is not None:
+        receivers = jnp.where(edges.edge_mask, receivers, edges.num_receivers)
+    return as_aggregation(fill_value)(edges.arrange(edge_attr), receivers, edges.num_receivers)[:num_loops]
+
+
+def project_heads(linear: eqx.nn.Linear, x: Float[Array, "rows in"], heads: int) -> Float[Array, "rows heads channels"]:
+    """A linear map into `heads` heads."""
+    return split_heads(project(linear, x), heads)

@@ -1,0 +1,166 @@
+"""Dynamic graph attention."""
+
+from typing import Literal, overload
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ...data import EdgeIndexLike
+from .._linear import add_bias, glorot, glorot_linear, project
+from ._adjacency import Flow
+from ._attend import (
+    AttentionWeights,
+    FillValue,
+    attend,
+    loop_features,
+    loops_of,
+    merge_heads,
+    project_heads,
+)
+from ._neighbors import Nodes, edge_features, edge_map, endpoints
+
+
+class GATv2Conv(eqx.Module):
+    r"""Dynamic graph attention.
+
+    $x_i' = \Vert_h \sum_{j \in N(i)} \alpha_{ij}^h W_l^h x_j$ with
+    $\alpha_{ij} = \mathrm{softmax}_j\, a \cdot \mathrm{LeakyReLU}(W_l x_j + W_r x_i + W_e e_{ji})$.
+
+    ??? cite "Reference"
+        Brody et al., How Attentive are Graph Attention Networks?, ICLR 2022, eq. 7. Deviation from PyTorch Geometric
+        2.8: where `add_self_loops` replaces loops that were among the edges, these stay in the returned weights with
+        weight 0 (PyG removes them).
+    """
+
+    lin_l: eqx.nn.Linear
+    lin_r: eqx.nn.Linear | None
+    lin_edge: eqx.nn.Linear | None
+    res: eqx.nn.Linear | None
+    att: Float[Array, "1 heads channels"]
+    bias: Float[Array, " out"] | None
+    dropout: eqx.nn.Dropout
+    negative_slope: float | Float[Array, ""]
+    fill_value: FillValue
+    heads: int = eqx.field(static=True)
+    concat: bool = eqx.field(static=True)
+    add_self_loops: bool = eqx.field(static=True)
+    flow: Flow = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_features: int | tuple[int, int],
+        out_features: int,
+        heads: int = 1,
+        *,
+        concat: bool = True,
+        negative_slope: float | Float[Array, ""] = 0.2,
+        dropout: float = 0.0,
+        add_self_loops: bool = True,
+        edge_dim: int | None = None,
+        fill_value: FillValue = "mean",
+        bias: bool = True,
+        share_weights: bool = False,
+        residual: bool = False,
+        flow: Flow = "source_to_target",
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:** those of `GATConv`, and
+
+        - `bias`: biases in both linear maps and in the result.
+        - `share_weights`: use `lin_l` for receivers too (`lin_r` is None).
+
+        **Raises:** `ValueError` for `share_weights` with different sizes on the two sides.
+        """
+        in_src, in_dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
+        if share_weights and in_src != in_dst:
+            raise ValueError(f"`share_weights` needs as many features on either side; got in_features={in_features}.")
+        k_l, k_r, k_edge, k_res, k_att = jr.split(key, 5)
+        total = heads * out_features
+        self.lin_l = glorot_linear(in_src, total, use_bias=bias, key=k_l)
+        self.lin_r = None if share_weights else glorot_linear(in_dst, total, use_bias=bias, key=k_r)
+        self.lin_edge = None if edge_dim is None else glorot_linear(edge_dim, total, key=k_edge)
+        self.att = glorot(k_att, (1, heads, out_features))
+        out = total if concat else out_features
+        self.res = glorot_linear(in_dst, out, key=k_res) if residual else None
+        self.bias = jnp.zeros(out) if bias else None
+        self.dropout = eqx.nn.Dropout(dropout)
+        self.negative_slope = negative_slope
+        self.fill_value = fill_value
+        self.heads = heads
+        self.concat = concat
+        self.add_self_loops = add_self_loops
+        self.flow = flow
+
+    @overload
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        edge_attr: Float[Array, " num_edges *edge_dim"] | None = None,
+        return_attention_weights: Literal[False] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "num_receivers out"]: ...
+    @overload
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        edge_attr: Float[Array, " num_edges *edge_dim"] | None = None,
+        *,
+        return_attention_weights: Literal[True],
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "num_receivers out"], AttentionWeights]: ...
+    @jax.named_scope("eqx_graph.GATv2Conv")
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        edge_attr: Float[Array, " num_edges *edge_dim"] | None = None,
+        return_attention_weights: bool | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], AttentionWeights]:
+        """**Arguments:** those of `GATConv` but `size`; receivers need features.
+
+        **Returns:** new receiver features, `(num_receivers, heads * out_features)`, or the mean over heads.
+
+        **Raises:** `ValueError` for wrong sizes, or if dropout is active and `key` is None.
+        """
+        x_src, x_dst, edges = endpoints(x, edge_index, None, self.flow)
+        if x_dst is None:
+            raise ValueError("`x` must hold features of receivers too; got (x_src, None). GATConv works without them.")
+        lin_r = self.lin_l if self.lin_r is None else self.lin_r
+        senders = project_heads(self.lin_l, x_src, self.heads)
+        receivers = senders if lin_r is self.lin_l and x_dst is x_src else project_heads(lin_r, x_dst, self.heads)
+        loops = loop_logits = None
+        if edge_attr is not None:
+            edge_attr = edge_features(edges, edge_attr, self.lin_edge)
+        if self.add_self_loops:
+            edges = edges.remove_self_loops()
+            if edge_attr is not None:
+                loops = loop_features(edges, edge_attr, self.fill_value)
+            num_loops = loops_of(edges)
+            loop_logits = jax.vmap(self._logits)(senders[:num_loops], receivers[:num_loops], loops)
+        logits = edge_map(self._logits, edges, senders, receivers, edge_attr)
+        attended = attend(edges, logits, senders, loop_logits, dropout=self.dropout, key=key)
+        out = merge_heads(attended.out, self.concat)
+        if self.res is not None:
+            out = out + project(self.res, x_dst)
+        out = add_bias(out, self.bias)
+        return (out, attended.weights(attended.dropped)) if return_attention_weights else out
+
+    def _logits(
+        self,
+        x_j: Float[Array, "heads channels"],
+        x_i: Float[Array, "heads channels"],
+        edge_attr: Float[Array, " edge_dim"] | None,
+    ) -> Float[Array, " heads"]:
+        """Logits of one edge."""
+        z = x_i + x_j
+        if edge_attr is not None and self.lin_edge is not None:
+            z = z + self.lin_edge(edge_attr).reshape(z.shape)
+        return jnp.sum(jax.nn.leaky_relu(z, self.negative_slope) * self.att[0], axis=-1)
