@@ -82,8 +82,7 @@ class Checkpoint(AbstractCallback):
     def __call__(self, report: Report, memory: Any) -> tuple[None, Any]:
         manager, saved, _ = memory
         if report.ends_entry and report.num_steps and (report.entry % self.every == 0 or report.is_last):
-            names = {self.metric} & set(report.metrics)
-            metrics = {name: report.values[name] for name in names} if names else None
+            metrics = {name: report.values[name] for name in report.metrics if name == self.metric} or None
             self._save(manager, report.step, report.state, report.iterator, metrics)
             saved = report.step
         return None, (manager, saved, report.iterator)

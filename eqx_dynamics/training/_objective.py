@@ -11,7 +11,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._scan import scan
-from ._precision import DynamicLossScale, Precision, scaled, unscaled
+from ._precision import DynamicLossScale, Precision, scaled, unscaled, widened
 
 
 class Objective(eqx.Module):
@@ -68,7 +68,7 @@ class Objective(eqx.Module):
             return one(batch, key, statistics)
 
         # Sums in at least float32: bfloat16 would lose the tail of a long sum.
-        zeros = jtu.tree_map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
+        zeros = jtu.tree_map(lambda p: jnp.zeros(p.shape, widened(p.dtype)), params)
         arrays, static = eqx.partition(statistics, eqx.is_array)
 
         def part(x: Any, state: Any, *, key: PRNGKeyArray | None = None) -> tuple[dict[str, Array], Any]:
@@ -104,7 +104,7 @@ def _checked(loss: Any, metrics: Any) -> Array:
     check_metrics(metrics, "loss_fn")
     if "loss" in metrics:
         raise ValueError("`loss_fn` may not return a metric named `loss`: the loss itself is reported by that name.")
-    return jnp.asarray(loss).astype(jnp.promote_types(jnp.result_type(loss), jnp.float32))
+    return _wide(jnp.asarray(loss))
 
 
 def check_metrics(metrics: Any, source: str) -> None:
@@ -118,12 +118,11 @@ def check_metrics(metrics: Any, source: str) -> None:
 
 
 def _scalars(loss: Any, metrics: dict[str, Any]) -> dict[str, Array]:
-    return {name: _wide(jnp.asarray(value)) for name, value in {"loss": loss, **metrics}.items()}
+    return {name: _wide(jax.lax.stop_gradient(jnp.asarray(value))) for name, value in {"loss": loss, **metrics}.items()}
 
 
 def _wide(value: Array) -> Array:
-    value = jax.lax.stop_gradient(value)
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return value.astype(widened(value.dtype))
 
 
 def _kept(old: Any, new: Any) -> Any:

@@ -82,6 +82,12 @@ class Precision(eqx.Module):
         return jtu.tree_map(lambda leaf: leaf.astype(self.compute) if _is_floating(leaf) else leaf, tree)
 
 
+def widened(dtype: Any) -> Any:
+    """`dtype`, or float32 if it is a narrower floating type: what sums and reports are kept in."""
+    is_narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4
+    return jnp.dtype(jnp.float32) if is_narrow else jnp.dtype(dtype)
+
+
 def _is_floating(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
 

@@ -114,6 +114,11 @@ class TrainStep(eqx.Module):
         if self.nan_policy is not None and state.health is not None and state.health.halted:
             conclude(self.nan_policy, self.split(state.model)[0], state)
 
+    def recover(self, state: TrainState) -> TrainState:
+        """A halted state, able to run again; nothing of what was seen is remembered."""
+        health = None if self.nan_policy is None else init_health(self.split(state.model)[0])
+        return eqx.tree_at(lambda s: s.health, state, health, is_leaf=lambda node: node is None)
+
     def _guard(self, state: TrainState, updated: tuple, where: Bool[Array, " num_values"]) -> TrainState:
         """The state after a good step; after a bad one the old state, moved on by a step unless the run has ended."""
         good, scale = ~where.any(), state.loss_scale
@@ -217,16 +222,18 @@ def _as_array(leaf: Any) -> Any:
 
 def _check_same(name: str, owner: str, expected: PyTree, got: PyTree) -> None:
     remedy = f"It is the state of another {owner}; make it with this step's `init`."
-    arrays, others = eqx.filter(expected, _has_shape), eqx.filter(got, _has_shape)
-    if jtu.tree_structure(arrays) != jtu.tree_structure(others):
-        raise ValueError(f"`state.{name}` has not the structure that this step needs. {remedy}")
-    for (path, e), g in zip(jtu.tree_leaves_with_path(arrays), jtu.tree_leaves(others), strict=True):
-        if (e.shape, e.dtype) != (g.shape, g.dtype):
+    wanted, found = _shapes(expected), _shapes(got)
+    for path in wanted | found:
+        if wanted.get(path) != found.get(path):
             raise ValueError(
-                f"`state.{name}{jtu.keystr(path)}` must be {e.dtype}{list(e.shape)}; got {g.dtype}{list(g.shape)}. "
-                f"{remedy}"
+                f"`state.{name}{path}` must be {wanted.get(path, 'absent')}; got {found.get(path, 'nothing')}. {remedy}"
             )
 
 
-def _has_shape(leaf: Any) -> bool:
-    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+def _shapes(tree: PyTree) -> dict[str, str]:
+    """Dtype and shape of every array, or shape of one, by path."""
+    return {
+        jtu.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jtu.tree_leaves_with_path(tree)
+        if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+    }
