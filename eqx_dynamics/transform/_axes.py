@@ -14,24 +14,24 @@ from .._cell import AbstractCell
 from ._select import Filter, is_array, leaf_paths, select
 
 
-def state_axes(tree: PyTree, axes: Mapping[Filter, int | None]) -> PyTree[int | None]:
+def state_axes(tree: PyTree, axes: Mapping[Filter, int | None], *, of_one_member: bool = False) -> PyTree[int | None]:
     """A batch axis, or None, for every leaf: "batch these states, share those parameters".
 
     Goes into `in_axes` or `out_axes` of `eqx.filter_vmap`: `in_axes=(state_axes(net, {LIFState: 0, ...: None}), 0)`.
 
     **Arguments:**
 
-    - `tree`: the value that is batched, or its shapes from `eqx.filter_eval_shape` (of the un-batched function, for
-      `out_axes`).
+    - `tree`: the batched value, or its shapes from `eqx.filter_eval_shape`.
     - `axes`: filter to axis, see `select` for filters; the first filter that chooses a leaf wins, `...` is the rest.
+    - `of_one_member`: `tree` has no batch axes yet, as the result of the un-batched function, for `out_axes`.
 
     **Returns:** a tree of axes in the structure of `tree`, with None at whatever is not an array.
 
     **Raises:** `ValueError` naming the path if an array is matched by no filter or has not that axis, and if a filter
     matches nothing.
     """
-    treedef = jtu.tree_structure(tree)
-    return jtu.tree_unflatten(treedef, [None if axis is _NOT_AN_ARRAY else axis for axis in _assign(tree, axes)])
+    assigned, treedef = _assign(tree, axes, int(of_one_member)), jtu.tree_structure(tree)
+    return jtu.tree_unflatten(treedef, [None if axis is _NOT_AN_ARRAY else axis for axis in assigned])
 
 
 def state_shardings(
@@ -98,7 +98,7 @@ def init_states(cell: AbstractCell, keys: Array) -> PyTree:
 _NOT_AN_ARRAY = object()
 
 
-def _assign(tree: PyTree, axes: Mapping[Filter, int | None]) -> list[Any]:
+def _assign(tree: PyTree, axes: Mapping[Filter, int | None], new_axes: int = 0) -> list[Any]:
     """Axis, None or `_NOT_AN_ARRAY` for each leaf, checked."""
     leaves = jtu.tree_leaves(tree)
     masks = []
@@ -117,7 +117,7 @@ def _assign(tree: PyTree, axes: Mapping[Filter, int | None]) -> list[Any]:
             raise ValueError(
                 f"`axes` matches no filter to `{path or '<root>'}`; name it, or add `...: None` for the rest."
             )
-        axis, ndim = matching[0], len(leaf.shape)
+        axis, ndim = matching[0], len(leaf.shape) + new_axes
         if axis is not None and not -ndim <= axis < ndim:
             raise ValueError(
                 f"`axes` gives `{path or '<root>'}` the batch axis {axis}, but it has shape {leaf.shape}; batch it "

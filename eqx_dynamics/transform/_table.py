@@ -103,7 +103,7 @@ def tabulate(
             num_cells = needed  # The finer grid may find more curvature.
             curvature, _ = _scales(derivatives, lower, upper, num_cells)
     grid = jnp.linspace(lower, upper, num_cells + 1)
-    values, slopes = jax.vmap(fn)(grid), jax.vmap(derivatives[1])(grid)
+    values, slopes = jax.jit(lambda x: (jax.vmap(fn)(x), jax.vmap(derivatives[1])(x)))(grid)
     width = (upper - lower) / num_cells
     error_bound = width**4 / 384 * curvature + rounding
     slope_error_bound = math.sqrt(3) * width**3 / 216 * curvature + 2 * rounding / width
@@ -117,7 +117,8 @@ def _cells_for(tolerance: float, curvature: float, length: float) -> int:
 def _scales(derivatives: list[Callable], lower: float, upper: float, num_cells: int) -> tuple[float, float]:
     """The largest fourth derivative, and the rounding error of value and position."""
     fine = jnp.linspace(lower, upper, 8 * num_cells + 1)
-    value, slope, fourth = (float(jnp.max(jnp.abs(jax.vmap(derivatives[k])(fine)))) for k in (0, 1, 4))
+    largest = jax.jit(lambda x: [jnp.max(jnp.abs(jax.vmap(derivatives[order])(x))) for order in (0, 1, 4)])
+    value, slope, fourth = map(float, largest(fine))
     if not math.isfinite(value + slope + fourth):
         raise ValueError(f"`fn` must be finite with four derivatives on [{lower}, {upper}]; it is not.")
     eps = float(jnp.finfo(fine.dtype).eps)
