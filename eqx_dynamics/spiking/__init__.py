@@ -16,12 +16,39 @@ from ._decay import (
     LeakGain as LeakGain,
     RateGain as RateGain,
 )
+from ._integrate import (
+    AbstractIntegrator as AbstractIntegrator,
+    ExponentialEuler as ExponentialEuler,
+    ForwardEuler as ForwardEuler,
+    RungeKutta4 as RungeKutta4,
+)
+from ._izhikevich_presets import IZHIKEVICH_PRESETS as IZHIKEVICH_PRESETS, IzhikevichPreset as IzhikevichPreset
 from ._leak import SynapticCurrent as SynapticCurrent
 
 # Neurons
 from ._li import LICell as LICell, LIState as LIState
 from ._lif import LIFCell as LIFCell, LIFState as LIFState
 from ._neuron import AbstractNeuron as AbstractNeuron
+from ._neurons_alpha import AlphaCell as AlphaCell, AlphaState as AlphaState
+from ._neurons_coba import CobaLIFCell as CobaLIFCell, CobaLIFState as CobaLIFState
+from ._neurons_conductance import (
+    FitzHughNagumoCell as FitzHughNagumoCell,
+    FitzHughNagumoState as FitzHughNagumoState,
+    HodgkinHuxleyCell as HodgkinHuxleyCell,
+    HodgkinHuxleyState as HodgkinHuxleyState,
+    MorrisLecarCell as MorrisLecarCell,
+    MorrisLecarState as MorrisLecarState,
+)
+from ._neurons_exponential import AdExCell as AdExCell, AdExState as AdExState, ExpIFCell as ExpIFCell
+from ._neurons_gif import GIFCell as GIFCell, GIFState as GIFState
+from ._neurons_quadratic import (
+    IzhikevichCell as IzhikevichCell,
+    IzhikevichState as IzhikevichState,
+    MembraneOnlyState as MembraneOnlyState,
+    QIFCell as QIFCell,
+)
+from ._neurons_resonate import ResonateAndFireCell as ResonateAndFireCell, ResonateState as ResonateState
+from ._ode_neuron import AbstractODENeuron as AbstractODENeuron, AbstractSpikingODE as AbstractSpikingODE
 from ._parameter import (
     AbstractParameter as AbstractParameter,
     Bounded as Bounded,
@@ -29,6 +56,7 @@ from ._parameter import (
     Positive as Positive,
     tau_from_beta as tau_from_beta,
 )
+from ._recurrent import OneToOne as OneToOne, Recurrent as Recurrent, RecurrentState as RecurrentState
 from ._refractory import Refractory as Refractory
 from ._reset import (
     AbstractReset as AbstractReset,

@@ -96,11 +96,11 @@ class NoReset(AbstractReset):
         return membrane
 
 
-def check_threshold(threshold: ParameterLike, rest: ParameterLike, reset: AbstractReset) -> None:
+def check_threshold(threshold: ParameterLike, rest: ParameterLike | None, reset: AbstractReset) -> None:
     """Raise a `ValueError` for a threshold that is NaN, or not above the rest and the reset."""
     require(threshold, "threshold", unit="mV")
     value = concrete(threshold)
-    floors: dict[str, ParameterLike] = {"rest": rest}
+    floors: dict[str, ParameterLike] = {} if rest is None else {"rest": rest}
     if isinstance(reset, SubtractReset):
         floors["reset.base"] = reset.base
     if isinstance(reset, ValueReset):

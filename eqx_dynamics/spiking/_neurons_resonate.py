@@ -1,0 +1,80 @@
+"""Neurons that prefer a frequency."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._neuron import AbstractNeuron, as_size, check_input, check_neuron, out_dtype, zeros
+from ._ode_neuron import Input, check_parameters
+from ._parameter import ParameterLike, require, resolve
+from ._reset import AbstractReset, ValueReset
+from ._surrogate import AbstractSurrogate
+from ._surrogate_curves import FastSigmoid
+
+
+class ResonateState(eqx.Module):
+    """State of `ResonateAndFireCell`: a point turning in the plane."""
+
+    current: Float[Array, "..."]  # real part
+    membrane: Float[Array, "..."]  # imaginary part
+
+
+class ResonateAndFireCell(AbstractNeuron[ResonateState]):
+    r"""Resonate-and-fire: $\dot z = (-1/\tau + i \omega) z + I$, spike where $\mathrm{Im}\, z \ge \theta$.
+
+    $\omega = 2 \pi f / 1000$ for a `frequency` $f$ in Hz. The step is exact: rotate by $\omega \Delta t$, shrink by
+    $e^{-\Delta t/\tau}$, then add the input to the real part. A spike sets the current to zero and the
+    membrane to the reset's value: `ValueReset(1.0)` is Izhikevich's $z \leftarrow i$.
+
+    ??? cite "Reference"
+        Izhikevich, Resonate-and-fire neurons, Neural Networks 2001, eq. 2.
+    """
+
+    size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
+    tau_mem: ParameterLike = 50.0
+    frequency: ParameterLike = 40.0
+    threshold: ParameterLike = 1.0
+    reset: AbstractReset = ValueReset(0.0)
+    surrogate: AbstractSurrogate = FastSigmoid(5.0)
+    dt: float = 1.0
+
+    def __check_init__(self):
+        check_neuron(self.size, self.reset, self.surrogate)
+        require(self.dt, "dt", above=0.0)
+        # Half a turn a step is the fastest rotation that steps of this length can tell.
+        require(
+            self.frequency, "frequency", up_to=500.0 / self.dt, unit="Hz", remedy="Use a smaller `dt` for faster ones."
+        )
+        check_parameters("ResonateAndFireCell", self, self.size)
+
+    def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> ResonateState:
+        """At rest, with `shape` as leading (batch) axes."""
+        empty = zeros(shape, self.size)
+        return ResonateState(empty, empty)
+
+    def threshold_of(self, state: ResonateState) -> Float[Array, "..."] | float:
+        return resolve(self.threshold, state.membrane)
+
+    def integrate(self, x: Float[Array, "..."], state: ResonateState) -> ResonateState:
+        keep = jnp.exp(-self.dt / resolve(self.tau_mem, x))
+        angle = 2 * jnp.pi / 1000 * self.dt * resolve(self.frequency, x)
+        cosine, sine = keep * jnp.cos(angle), keep * jnp.sin(angle)
+        return ResonateState(
+            cosine * state.current - sine * state.membrane + x, sine * state.current + cosine * state.membrane
+        )
+
+    def on_spike(
+        self, state: ResonateState, spikes: Float[Array, "..."], threshold: Float[Array, "..."] | float
+    ) -> ResonateState:
+        kept = 1 - (jax.lax.stop_gradient(spikes) if self.reset.detach else spikes)
+        return ResonateState(kept * state.current, self.reset(state.membrane, spikes, threshold))
+
+    @jax.named_scope("eqx_dynamics.ResonateAndFireCell")
+    def __call__(
+        self, x: Input, state: ResonateState, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "..."], ResonateState]:
+        """One step: input `(*batch, *size)` to spikes of the same shape, 0. or 1., and the new state."""
+        drive = check_input("ResonateAndFireCell", x, self.size, state.membrane)
+        spikes, _, new = self.advance(drive, state, key=key)
+        return out_dtype(x, spikes), new

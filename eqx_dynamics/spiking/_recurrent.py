@@ -1,0 +1,57 @@
+"""Feeding a neuron's spikes back to itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._apply import apply_stateless
+from .._cell import AbstractCell
+from ._neuron import AbstractNeuron, zeros
+
+
+class RecurrentState(eqx.Module):
+    """State of `Recurrent`: the cell's own, and the spikes it last put out."""
+
+    cell: Any
+    spikes: Float[Array, "..."]
+
+
+class OneToOne(eqx.Module):
+    """Each neuron feeds only itself: `x * weight`, with one weight or one per neuron."""
+
+    weight: Float[Array, "..."]
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """`x` with any leading axes."""
+        return x * self.weight.reshape((1,) * (x.ndim - self.weight.ndim) + self.weight.shape)
+
+
+class Recurrent(AbstractCell[RecurrentState]):
+    r"""A layer of neurons with feedback: the input of a step is $x_t + W(s_{t-1})$, $s$ its own spikes.
+
+    The weight is any stateless layer: `eqx.nn.Linear` (all to all), `OneToOne`, `eqx.nn.Conv2d`, a masked or Dale's-law
+    one. The input weights stand before it in a `Sequential`, where they are applied to all time steps at once. The
+    feedback is not detached.
+
+    A cell that puts out the spikes of its old membrane (spyx) feeds those back, in the step that puts them out.
+    """
+
+    cell: AbstractNeuron
+    weight: Callable[[Array], Array]
+
+    def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> RecurrentState:
+        """The cell's own state and no spikes, with `shape` as leading (batch) axes."""
+        return RecurrentState(self.cell.init_state(shape, key=key), zeros(shape, self.cell.size))
+
+    @jax.named_scope("eqx_dynamics.Recurrent")
+    def __call__(
+        self, x: Float[Array, "..."], state: RecurrentState, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "..."], RecurrentState]:
+        """One step: input `(*batch, *size)` to spikes of the same shape."""
+        fed_back = self.cell.fire(state.cell) if self.cell.reset.emit == "old" else state.spikes
+        feedback = apply_stateless(self.weight, fed_back.astype(x.dtype), None)
+        out, cell_state = self.cell(x + feedback, state.cell, key=key)
+        return out, RecurrentState(cell_state, out.astype(state.spikes.dtype))
