@@ -24,6 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
+def light_compilation():
+    """For tests whose programs are tiny and run once: XLA spends half the time on them (measured on the laws)."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def getkey():
     """A fresh, reproducible key at every call."""
     counter = iter(range(1_000_000))

@@ -47,49 +47,47 @@ def value_and_gradients(fn: Callable[..., Array], cotangent: Array, *floats: Any
     return out, grads
 
 
-def derivative_error(
-    fn: Callable[[Any], Array], point: Any, key: PRNGKeyArray, step: float = 1e-5
-) -> tuple[Array, Array]:
+def derivative_error(fn: Callable[[Any], Array], point: Any, step: float = 1e-5) -> tuple[float, float]:
     """How far forward mode is from central differences along a random direction, and reverse mode from forward mode.
 
-    Both relative to the derivative's size; call in float64, under jit.
+    Both relative to the derivative's size; call in float64.
     """
     arrays, rest = eqx.partition(point, eqx.is_inexact_array)
-    direction = random_like(arrays, key)
+    out = eqx.filter_eval_shape(fn, point)
 
-    def f(arrays):
-        return fn(eqx.combine(arrays, rest))
+    @jax.jit
+    def errors(arrays, direction, cotangent):
+        def f(arrays):
+            return fn(eqx.combine(arrays, rest))
 
-    def moved(size):
-        return f(jax.tree.map(lambda a, d: a + size * d, arrays, direction))
+        def moved(size):
+            return f(jax.tree.map(lambda a, d: a + size * d, arrays, direction))
 
-    numeric = (moved(step) - moved(-step)) / (2 * step)
-    _, forward = jax.jvp(f, (arrays,), (direction,))
-    out, pull = jax.vjp(f, arrays)
-    cotangent = jr.normal(jr.fold_in(key, 1), out.shape, out.dtype)
-    (grads,) = pull(cotangent)
-    reverse = sum((jnp.vdot(g, d) for g, d in zip(jtu.tree_leaves(grads), jtu.tree_leaves(direction), strict=True)))
-    scale = 1 + jnp.max(jnp.abs(forward), initial=0.0)
-    return (
-        jnp.max(jnp.abs(numeric - forward), initial=0.0) / scale,
-        jnp.abs(reverse - jnp.vdot(cotangent, forward)) / (1 + jnp.abs(reverse)),
-    )
+        numeric = (moved(step) - moved(-step)) / (2 * step)
+        _, forward = jax.jvp(f, (arrays,), (direction,))
+        (grads,) = jax.vjp(f, arrays)[1](cotangent)
+        products = jax.tree.map(lambda g, d: jnp.sum(g * d), grads, direction)
+        reverse = sum(jax.tree.leaves(products), start=jnp.zeros(()))
+        scale = 1 + jnp.max(jnp.abs(forward), initial=0.0)
+        return (
+            jnp.max(jnp.abs(numeric - forward), initial=0.0) / scale,
+            jnp.abs(reverse - jnp.sum(cotangent * forward)) / (1 + jnp.abs(reverse)),
+        )
 
-
-def random_like(tree: Any, key: PRNGKeyArray) -> Any:
-    """A tree of normal draws."""
-    leaves, structure = jtu.tree_flatten(tree)
-    keys = jr.split(key, max(len(leaves), 1))
-    return jtu.tree_unflatten(
-        structure, [jr.normal(k, a.shape, a.dtype) for k, a in zip(keys[: len(leaves)], leaves, strict=True)]
-    )
+    forward, reverse = errors(arrays, random_like(arrays, 2), random_like(out, 3))
+    return float(forward), float(reverse)
 
 
-def perturbed(module: Any, key: PRNGKeyArray) -> Any:
+def random_like(tree: Any, seed: int) -> Any:
+    """A tree of normal draws, by NumPy: no program is compiled for them."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape).astype(a.dtype)), tree)
+
+
+def perturbed(module: Any, seed: int = 1) -> Any:
     """The module with a little noise on every parameter, so that zero biases do not hide mistakes."""
     arrays, rest = eqx.partition(module, eqx.is_inexact_array)
-    noise = random_like(arrays, key)
-    return eqx.combine(jax.tree.map(lambda a, n: a + 0.1 * n, arrays, noise), rest)
+    return eqx.combine(jax.tree.map(lambda a, n: a + 0.1 * n, arrays, random_like(arrays, seed)), rest)
 
 
 def cast(tree: Any, dtype: Any) -> Any:

@@ -32,8 +32,9 @@ _KEYWORDS = {
     "bias": ("bias", "use_bias"),
     "t": ("t", "temperature"),
 }
+# Learnable parameters are a size and a flag in PyG, an array in place of the float here.
+_LEARNED = {"SoftmaxAggregation": "t", "PowerMeanAggregation": "p"}
 _ACTIVATIONS = {"ReLU": jax.nn.relu, "ELU": jax.nn.elu, "Tanh": jnp.tanh, "Sigmoid": jax.nn.sigmoid}
-_AGGREGATIONS = {"add": "Sum", "powermean": "PowerMean", "lstm": "LSTM"}
 
 
 def find_class(name: str) -> type:
@@ -53,6 +54,7 @@ def build(entry: Entry, key: PRNGKeyArray) -> eqx.Module:
 
 def _construct(name: str, ctor: dict[str, Any], key: PRNGKeyArray) -> eqx.Module:
     cls = find_class(name)
+    ctor = _arguments_of_aggregations(name, ctor)
     parameters = inspect.signature(cls).parameters
     arguments: dict[str, Any] = {}
     for i, (keyword, value) in enumerate(sorted(ctor.items())):
@@ -60,23 +62,18 @@ def _construct(name: str, ctor: dict[str, Any], key: PRNGKeyArray) -> eqx.Module
         ours = next((c for c in candidates if c in parameters), None)
         if ours is None:
             raise TypeError(f"{cls.__name__} has no argument for PyG's `{keyword}={value}`; it has {list(parameters)}")
-        subkey = jr.fold_in(key, i)
-        arguments[ours] = _aggregation(value, ctor, subkey) if keyword == "aggr" else _value(value, subkey)
+        arguments[ours] = _value(value, jr.fold_in(key, i))
     if "key" in parameters:
         arguments["key"] = key
     return cls(**arguments)
 
 
-def _aggregation(spec: Any, ctor: dict[str, Any], key: PRNGKeyArray) -> eqx.Module | None:
-    if spec is None:
-        return None
-    if isinstance(spec, list):
-        return _construct("MultiAggregation", {"aggrs": spec}, key)
-    cls = find_class(f"{_AGGREGATIONS.get(spec, str(spec).capitalize())}Aggregation")
-    if spec == "lstm":
-        size = ctor["in_channels"]
-        return cls(size, size, key=key)
-    return cls()
+def _arguments_of_aggregations(name: str, ctor: dict[str, Any]) -> dict[str, Any]:
+    if name in _LEARNED and ctor.get("learn"):
+        return {_LEARNED[name]: {"__tensor__": [ctor[_LEARNED[name]]] * ctor["channels"]}}
+    if name == "QuantileAggregation":
+        return ctor | {"q": {"__tuple__": ctor["q"]}}
+    return ctor
 
 
 def _value(spec: Any, key: PRNGKeyArray) -> Any:

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 
 import eqx_graph.nn.pool
 from eqx_graph.nn.aggr import AbstractAggregation
-from reference_support import Case
+from reference_support import Case, Entry
 
 
-# Constants that PyG keeps in the state dict and that are constructor arguments (or nothing) here.
-SURPLUS_BUFFERS = frozenset({"q"})
+def is_surplus(entry: Entry, name: str) -> bool:
+    """State that PyG stores and a module of ours has no place for: constants, one weight under two names."""
+    if entry.class_name == "GATv2Conv" and entry.ctor.get("share_weights"):
+        return name.startswith("lin_r.")
+    return name.rpartition(".")[2] == "q"  # the quantiles
 
 
 def _pool(pool: Callable[..., Any]) -> Callable[..., Any]:

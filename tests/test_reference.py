@@ -23,9 +23,10 @@ import reference_tidhy
 from eqx_graph.interop import load_torch_state_dict
 from reference_support import Case, Entry, read_entry, read_manifest
 from reference_support_build import NotInPackage, build, find_class, flatten_output, quirk, resolve
-from reference_support_calls import FUNCTIONS, SURPLUS_BUFFERS, call
+from reference_support_calls import FUNCTIONS, call, is_surplus
 
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
 HERE = pathlib.Path(__file__).parent / "reference"
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
@@ -33,12 +34,12 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pyg_entry" in metafunc.fixturenames:
         folder = pathlib.Path(metafunc.config.getoption("--reference-dir") or HERE / "pyg")
-        names = list(read_manifest(folder)) if folder.exists() else []
+        names = list(read_manifest(folder)) if (folder / "manifest.json").exists() else []
         metafunc.parametrize("pyg_entry", [(folder, name) for name in names], ids=names)
 
     if "snn_entry" in metafunc.fixturenames:
         folder = pathlib.Path(metafunc.config.getoption("--snn-reference") or HERE / "snn")
-        names = list(read_manifest(folder)) if folder.exists() else []
+        names = list(read_manifest(folder)) if (folder / "manifest.json").exists() else []
         metafunc.parametrize("snn_entry", [(folder, name) for name in names], ids=names)
     if "tidhy_check" in metafunc.fixturenames:
         given = metafunc.config.getoption("--tidhy-reference")
@@ -79,10 +80,12 @@ def _require(entry: Entry) -> None:
 
 def _compare(entry: Entry, cases: list[Case], dtype: str) -> list[str]:
     trainable = {name for case in cases for name in case.grad_state}
-    state = {k: _cast(v, dtype) for k, v in entry.state.items() if k.rpartition(".")[2] not in SURPLUS_BUFFERS}
+    state = {k: _cast(v, dtype) for k, v in entry.state.items() if not is_surplus(entry, k)}
     params = {name: value for name, value in state.items() if name in trainable}
     buffers = {name: value for name, value in state.items() if name not in trainable}
     inputs = [{name: _cast(value, dtype) for name, value in case.inputs.items()} for case in cases]
+    # Functions may return arrays whose sizes depend on the integers they are given, so those are not traced.
+    known = [_integers(arrays) if entry.kind == "function" else {} for arrays in inputs]
 
     def run(case: Case, params: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
         args, kwargs = resolve(case.args, inputs), resolve(case.kwargs, inputs)
@@ -96,12 +99,15 @@ def _compare(entry: Entry, cases: list[Case], dtype: str) -> list[str]:
         parts = [jnp.sum(out[path] * cot) for path, cot in case.cot.items()]
         return sum(parts, start=jnp.zeros(())), out
 
+    def merged(inputs):
+        return [arrays | integers for arrays, integers in zip(inputs, known, strict=True)]
+
     @eqx.filter_jit
     def compute(params, inputs):
         if dtype == "float32":
-            return [(run(case, params, arrays), {}, {}) for case, arrays in zip(cases, inputs, strict=True)]
+            return [(run(case, params, arrays), {}, {}) for case, arrays in zip(cases, merged(inputs), strict=True)]
         results = []
-        for case, arrays in zip(cases, inputs, strict=True):
+        for case, arrays in zip(cases, merged(inputs), strict=True):
             floats = {name: arrays[name] for name in case.grad_inputs}
             grads, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, floats, case, arrays)
             results.append((out, grads[1], {name: grads[0][name] for name in case.grad_state}))
@@ -120,6 +126,10 @@ def _compare(entry: Entry, cases: list[Case], dtype: str) -> list[str]:
                 if (problem := _difference(got.get(name), want[name], dtype))
             ]
     return problems
+
+
+def _integers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in arrays.items() if array.dtype.kind != "f"}
 
 
 def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
