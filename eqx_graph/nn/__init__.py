@@ -7,7 +7,10 @@ from .conv import (
     Adjacency as Adjacency,
     AGNNConv as AGNNConv,
     AttentionWeights as AttentionWeights,
+    CGConv as CGConv,
     ChebConv as ChebConv,
+    DynamicEdgeConv as DynamicEdgeConv,
+    EdgeConv as EdgeConv,
     GATConv as GATConv,
     GATv2Conv as GATv2Conv,
     GCNConv as GCNConv,
@@ -15,6 +18,7 @@ from .conv import (
     GINEConv as GINEConv,
     GraphConv as GraphConv,
     LGConv as LGConv,
+    NNConv as NNConv,
     SAGEConv as SAGEConv,
     SGConv as SGConv,
     SimpleConv as SimpleConv,
@@ -24,3 +28,4 @@ from .conv import (
     cheb_norm as cheb_norm,
     gcn_norm as gcn_norm,
 )
+from .norm import BatchNorm as BatchNorm

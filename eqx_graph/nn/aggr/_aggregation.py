@@ -1,54 +1,42 @@
-"""Aggregations: how the messages that reach one node become one value."""
+"""What an aggregation is: a reduction of the messages that reach one node."""
 
 import abc
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int
 
-from ...ops import segment_max, segment_mean, segment_min, segment_sum
+from ...ops import AbstractMessages, RowMessages
 
 
 class AbstractAggregation(eqx.Module):
-    """A permutation-invariant reduction of rows grouped by `index`."""
+    """A reduction of rows grouped by `index`; a pytree, so that it may hold parameters."""
 
     @abc.abstractmethod
     def __call__(
         self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
     ) -> Float[Array, " num_segments *out"]:
-        """Reduces the rows of each group; rows whose id lies outside `[0, num_segments)` contribute nothing."""
+        """Reduces the rows of each group.
+
+        **Arguments:**
+
+        - `x`: one row per message.
+        - `index`: the group of each row, in any order; ids outside `[0, num_segments)` count nowhere.
+        - `num_segments`: static int; the number of rows of the result.
+        """
 
 
-class Sum(AbstractAggregation):
-    """Sum of the rows; an empty group gives 0."""
+class AbstractStreamingAggregation(AbstractAggregation):
+    """An aggregation made of sums, maxima and products over messages, so that it needs no array of all of them.
 
-    def __call__(
-        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, " num_segments *dims"]:
-        return segment_sum(x, index, num_segments)
+    A subclass writes `reduce` against `AbstractMessages`; `propagate` then runs it over blocks of edges, and calling
+    it runs the same formula on rows that exist.
+    """
 
-
-class Mean(AbstractAggregation):
-    """Mean of the rows; an empty group gives 0."""
-
-    def __call__(
-        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, " num_segments *dims"]:
-        return segment_mean(x, index, num_segments)
-
-
-class Max(AbstractAggregation):
-    """Largest entry; an empty group gives 0."""
+    @abc.abstractmethod
+    def reduce(self, messages: AbstractMessages) -> Float[Array, " num_segments *out"]:
+        """The aggregate at every receiver, `(num_receivers, ...)`."""
 
     def __call__(
         self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, " num_segments *dims"]:
-        return segment_max(x, index, num_segments)
-
-
-class Min(AbstractAggregation):
-    """Smallest entry; an empty group gives 0."""
-
-    def __call__(
-        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, " num_segments *dims"]:
-        return segment_min(x, index, num_segments)
+    ) -> Float[Array, " num_segments *out"]:
+        return self.reduce(RowMessages(x, index, num_segments))

@@ -20,7 +20,7 @@ from ._attend import (
     merge_heads,
     project_heads,
 )
-from ._neighbors import Nodes, edge_features, endpoints
+from ._neighbors import Nodes, edge_features, endpoints, inputs_of
 
 
 class GATConv(eqx.Module):
@@ -173,7 +173,7 @@ class GATConv(eqx.Module):
         if self.add_self_loops:
             loop_logits = source[: loops_of(edges)] + target[: loops_of(edges)]
         if edge_attr is not None:
-            edge_attr = edge_features(edges, edge_attr, self.lin_edge)
+            edge_attr = edge_features(edges, edge_attr, inputs_of(self.lin_edge))
             logits = logits + edges.arrange(self._edge_logits(edge_attr))
             if loop_logits is not None:
                 loop_logits = loop_logits + self._edge_logits(loop_features(edges, edge_attr, self.fill_value))

@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
+from ...ops import edge_map
 from .._linear import add_bias, glorot, glorot_linear, project
 from ._adjacency import Flow
 from ._attend import (
@@ -20,7 +21,7 @@ from ._attend import (
     merge_heads,
     project_heads,
 )
-from ._neighbors import Nodes, edge_features, edge_map, endpoints
+from ._neighbors import Nodes, edge_features, endpoints, inputs_of
 
 
 class GATv2Conv(eqx.Module):
@@ -138,14 +139,15 @@ class GATv2Conv(eqx.Module):
         receivers = senders if lin_r is self.lin_l and x_dst is x_src else project_heads(lin_r, x_dst, self.heads)
         loops = loop_logits = None
         if edge_attr is not None:
-            edge_attr = edge_features(edges, edge_attr, self.lin_edge)
+            edge_attr = edge_features(edges, edge_attr, inputs_of(self.lin_edge))
         if self.add_self_loops:
             edges = edges.remove_self_loops()
             if edge_attr is not None:
                 loops = loop_features(edges, edge_attr, self.fill_value)
             num_loops = loops_of(edges)
             loop_logits = jax.vmap(self._logits)(senders[:num_loops], receivers[:num_loops], loops)
-        logits = edge_map(self._logits, edges, senders, receivers, edge_attr)
+        edge_values = None if edge_attr is None else edges.arrange(edge_attr)
+        logits = edge_map(edges, self._logits, x_j=senders, x_i=receivers, edge_values=edge_values)
         attended = attend(edges, logits, senders, loop_logits, dropout=self.dropout, key=key)
         out = merge_heads(attended.out, self.concat)
         if self.res is not None:
@@ -157,10 +159,10 @@ class GATv2Conv(eqx.Module):
         self,
         x_j: Float[Array, "heads channels"],
         x_i: Float[Array, "heads channels"],
-        edge_attr: Float[Array, " edge_dim"] | None,
+        edge_values: Float[Array, " edge_dim"] | None = None,
     ) -> Float[Array, " heads"]:
         """Logits of one edge."""
         z = x_i + x_j
-        if edge_attr is not None and self.lin_edge is not None:
-            z = z + self.lin_edge(edge_attr).reshape(z.shape)
+        if edge_values is not None and self.lin_edge is not None:
+            z = z + self.lin_edge(edge_values).reshape(z.shape)
         return jnp.sum(jax.nn.leaky_relu(z, self.negative_slope) * self.att[0], axis=-1)

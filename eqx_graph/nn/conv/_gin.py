@@ -14,7 +14,7 @@ from .._resolve import AggregationLike, as_aggregation
 from .._rows import apply_rows
 from ..aggr import AbstractAggregation
 from ._adjacency import Flow
-from ._neighbors import Nodes, edge_features, endpoints, neighbors
+from ._neighbors import Nodes, edge_features, endpoints, inputs_of, neighbors
 
 
 class GINConv(eqx.Module):
@@ -128,7 +128,7 @@ class GINEConv(MessagePassing):
         """
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
         if self.lin is not None:
-            edge_attr = edge_features(edges, edge_attr, self.lin)
+            edge_attr = edge_features(edges, edge_attr, inputs_of(self.lin))
         elif edge_attr.shape != (edges.num_edges, x_src.shape[1]):
             raise ValueError(
                 f"`edge_attr` must have shape {(edges.num_edges, x_src.shape[1])} to be added to node features; "

@@ -1,8 +1,5 @@
 """What the neighbours send, reduced: the step that layers linear in their neighbours share."""
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +7,6 @@ from jaxtyping import Array, Float
 
 from ...data import AbstractEdges, EdgeIndex, EdgeIndexLike, as_edges
 from ...ops import matmul, segment_count
-from ...ops._blocks import EdgeFunction, edge_function, map_edges, sum_edges
 from .._linear import check_features
 from .._message_passing import MessagePassing
 from ..aggr import AbstractAggregation, Mean, Sum
@@ -93,43 +89,12 @@ def in_degree(edges: AbstractEdges) -> Array:
     return segment_count(receivers, edges.num_receivers)
 
 
-def edge_map(
-    function: Callable[..., Array], edges: AbstractEdges, senders: Any, receivers: Any, edge_attr: Any
-) -> Float[Array, " num_edges *out"]:
-    """`function(sender's row, receiver's row, edge's row)` for every edge, in the layout's order.
-
-    Any of the three may be None or a pytree; `edge_attr` is in the caller's order.
-    """
-    if isinstance(edges, EdgeIndex):
-        return map_edges(_edge_function(function, edges, senders, receivers, edge_attr))
-    return jax.vmap(function)(jax.tree.map(edges.send, senders), jax.tree.map(edges.receive, receivers), edge_attr)
-
-
-def edge_sum(
-    function: Callable[..., Array], edges: AbstractEdges, senders: Any, receivers: Any, edge_attr: Any
-) -> Float[Array, " num_receivers *out"]:
-    """`edge_map` summed over the edges that enter each receiver; what the edges hold is never stored."""
-    if isinstance(edges, EdgeIndex):
-        return sum_edges(_edge_function(function, edges, senders, receivers, edge_attr))
-    messages = edge_map(function, edges, senders, receivers, edge_attr)
-    if edges.edge_mask is not None:
-        mask = edges.edge_mask.reshape(-1, *[1] * (messages.ndim - 1))
-        messages = jnp.where(mask, messages, 0.0)
-    return edges.sum_received(messages)
-
-
-def _edge_function(
-    function: Callable[..., Array], edges: EdgeIndex, senders: Any, receivers: Any, edge_attr: Any
-) -> EdgeFunction:
-    return edge_function(edges, function, [("sender", senders), ("receiver", receivers), ("caller", edge_attr)])
-
-
 def edge_features(
-    edges: AbstractEdges, edge_attr: Float[Array, " num_edges *dims"], linear: eqx.nn.Linear | None
+    edges: AbstractEdges, edge_attr: Float[Array, " num_edges *dims"], edge_dim: int | None
 ) -> Float[Array, "num_edges edge_dim"]:
-    """`edge_attr` as rows (a vector is one column) that fit the edges and the map they go through.
+    """`edge_attr` as rows (a vector is one column) of `edge_dim` features, any number of them for -1.
 
-    **Raises:** `ValueError` for a wrong number of rows or features, or if the layer has no map for edge features.
+    **Raises:** `ValueError` for a wrong number of rows or features, or if the layer takes none (`edge_dim` None).
     """
     if edge_attr.ndim == 1:
         edge_attr = edge_attr[:, None]
@@ -138,13 +103,19 @@ def edge_features(
             f"`edge_attr` must have one row for each of the {edges.num_edges} edges; got shape {edge_attr.shape}. "
             "Pass it in the order of `edge_index`."
         )
-    if linear is None:
+    if edge_dim is None:
         raise ValueError(
             f"`edge_attr` is given (shape {edge_attr.shape}), but the layer has no weights for it. "
             f"Build it with `edge_dim={edge_attr.shape[1]}`, or leave `edge_attr` out."
         )
-    check_features(edge_attr, int(linear.in_features), name="edge_attr")
+    if edge_dim >= 0:
+        check_features(edge_attr, edge_dim, name="edge_attr")
     return edge_attr
+
+
+def inputs_of(linear: eqx.nn.Linear | None) -> int | None:
+    """Input features of a linear map, None without one."""
+    return None if linear is None else int(linear.in_features)
 
 
 @jax.named_scope("eqx_graph.unit_rows")

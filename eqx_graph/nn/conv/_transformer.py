@@ -10,11 +10,13 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
-from ...ops import edge_dot
+from ...ops import edge_dot, edge_map
 from .._linear import project
+from .._message_passing import MessagePassing
+from ..aggr import AbstractAggregation, Sum
 from ._adjacency import Flow
 from ._attend import AttentionWeights, attend, merge_heads, project_heads
-from ._neighbors import Nodes, edge_features, edge_map, edge_sum, endpoints
+from ._neighbors import Nodes, edge_features, endpoints, inputs_of
 
 
 class TransformerConv(eqx.Module):
@@ -143,13 +145,15 @@ class TransformerConv(eqx.Module):
         values = project_heads(self.lin_value, x_src, self.heads)
         logits = edge_dot(edges, project_heads(self.lin_key, x_src, self.heads), query)
         if edge_attr is not None:
-            edge_attr = edge_features(edges, edge_attr, self.lin_edge)
-            logits = logits + edge_map(_edge_logits, edges, None, self._from_heads(query), edge_attr)
+            edge_attr = edge_features(edges, edge_attr, inputs_of(self.lin_edge))
+            logits = logits + edge_map(
+                edges, _edge_logits, x_i=self._to_edge_space(query), edge_values=edges.arrange(edge_attr)
+            )
         attended = attend(edges, logits, values, dropout=self.dropout, key=key)
         out = attended.out
         if edge_attr is not None:
             alpha = edges.restore(attended.dropped[0])
-            mean = edge_sum(_weighted_edge, edges, None, None, (alpha, edge_attr))
+            mean = _WeightedEdges().propagate(edges, alpha=alpha, edge_attr=edge_attr)
             out = out + jnp.einsum("nhd,hcd->nhc", mean, self._edge_weight())
         out = merge_heads(out, self.concat)
         if self.root_weight:
@@ -165,14 +169,18 @@ class TransformerConv(eqx.Module):
         assert self.lin_edge is not None
         return self.lin_edge.weight.reshape(self.heads, -1, self.lin_edge.weight.shape[1])
 
-    def _from_heads(self, query: Float[Array, "rows heads channels"]) -> Float[Array, "rows heads edge_dim"]:
+    def _to_edge_space(self, query: Float[Array, "rows heads channels"]) -> Float[Array, "rows heads edge_dim"]:
         return jnp.einsum("nhc,hcd->nhd", query, self._edge_weight())
 
 
-def _edge_logits(_: None, query: Float[Array, "heads edge_dim"], edge_attr: Float[Array, " edge_dim"]) -> Array:
-    return query @ edge_attr
+def _edge_logits(x_i: Float[Array, "heads edge_dim"], edge_values: Float[Array, " edge_dim"]) -> Float[Array, " heads"]:
+    return x_i @ edge_values
 
 
-def _weighted_edge(_: None, __: None, edge: tuple[Float[Array, " heads"], Float[Array, " edge_dim"]]) -> Array:
-    alpha, edge_attr = edge
-    return alpha[:, None] * edge_attr[None, :]
+class _WeightedEdges(MessagePassing):
+    """Edge features, weighted by every head and summed at the receiver."""
+
+    aggregation: AbstractAggregation = Sum()
+
+    def message(self, alpha: Float[Array, " heads"], edge_attr: Float[Array, " edge_dim"]) -> Array:
+        return alpha[:, None] * edge_attr[None, :]

@@ -1,0 +1,3 @@
+"""Normalisation over nodes and graphs."""
+
+from ._batch import BatchNorm as BatchNorm, RunningStatistics as RunningStatistics

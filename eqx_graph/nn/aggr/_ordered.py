@@ -1,0 +1,138 @@
+"""Aggregations that need all messages of a node together: order statistics and sequences."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ...ops import segment_count, segment_median, segment_quantile
+from ...ops._segment_order import Interpolation
+from ._aggregation import AbstractAggregation
+
+
+class Median(AbstractAggregation):
+    """Lower median of every channel (PyG's); 0 without messages. Stores and sorts all messages."""
+
+    def __call__(
+        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, " num_segments *dims"]:
+        return segment_median(x, index, num_segments)
+
+
+class Quantile(AbstractAggregation):
+    """Quantiles of every channel, one after the other along the last axis; 0 without messages. Stores all messages."""
+
+    q: float | tuple[float, ...] = eqx.field(static=True)
+    interpolation: Interpolation = eqx.field(static=True, default="linear")
+
+    def __check_init__(self) -> None:
+        for q in self._levels:
+            if not 0 <= q <= 1:
+                raise ValueError(f"`q` must be in [0, 1]; got {q}.")
+
+    @property
+    def _levels(self) -> tuple[float, ...]:
+        return self.q if isinstance(self.q, tuple) else (self.q,)
+
+    def __call__(
+        self, x: Float[Array, "rows channels"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, "num_segments out"]:
+        levels = [
+            segment_quantile(x, index, num_segments, q, interpolation=self.interpolation) for q in self._levels
+        ]
+        return jnp.concatenate(levels, axis=-1)
+
+
+def _slots(index: Array, num_segments: int) -> tuple[Array, Array, Array]:
+    """Rows in stable order of their group, each group's first place in it, and its size."""
+    inside = (index >= 0) & (index < num_segments)
+    order = jnp.argsort(jnp.where(inside, index, num_segments), stable=True)
+    count = segment_count(index, num_segments)
+    return order, jnp.cumsum(count) - count, count
+
+
+class Sort(AbstractAggregation):
+    """The `k` messages with the largest last channel, in falling order, side by side; zeros where there are fewer.
+
+    ??? cite "Reference"
+        Zhang et al., An End-to-End Deep Learning Architecture for Graph Classification, AAAI 2018 (SortPooling).
+    """
+
+    k: int = eqx.field(static=True)
+
+    def __call__(
+        self, x: Float[Array, "rows channels"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, "num_segments k_times_channels"]:
+        if x.shape[0] == 0:
+            return jnp.zeros((num_segments, self.k * x.shape[1]), x.dtype)
+        falling = jnp.argsort(-jax.lax.stop_gradient(x[:, -1]), stable=True)
+        order, start, count = _slots(index[falling], num_segments)
+        place = jnp.arange(self.k)
+        row = falling[order[jnp.minimum(start[:, None] + place[None], x.shape[0] - 1)]]
+        taken = jnp.where((place[None] < count[:, None])[..., None], x[row], 0)
+        return taken.reshape(num_segments, -1)
+
+
+class LSTM(AbstractAggregation):
+    """The messages of a node as a sequence, in the order of their rows, through an LSTM; its last output.
+
+    As in PyG the sequence of every node is padded with zeros to the longest one, so the result of a short one has seen
+    the zeros too; `pad=False` stops each at its own end (0 for a node without messages), which no other node and no
+    padding of the graph can change. Not permutation-invariant.
+
+    ??? cite "Reference"
+        Hamilton et al., Inductive Representation Learning on Large Graphs, NeurIPS 2017, section 3.3.
+    """
+
+    lstm: eqx.nn.LSTMCell
+    max_degree: int | None = eqx.field(static=True)
+    pad: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        max_degree: int | None = None,
+        pad: bool = True,
+        dtype: Any = None,
+        key: PRNGKeyArray,
+    ) -> None:
+        """**Arguments:**
+
+        - `in_features`, `out_features`: widths of the messages and of the result.
+        - `max_degree`: most messages a node can have (static). `None`: read from `index` where its values are known,
+            else the number of rows, which is right but slow: give it under jit. Exceeding it is a run-time error.
+        - `pad`: see the class.
+        """
+        self.lstm = eqx.nn.LSTMCell(in_features, out_features, dtype=dtype, key=key)
+        self.max_degree = max_degree
+        self.pad = pad
+
+    def __call__(
+        self, x: Float[Array, "rows channels"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, "num_segments out"]:
+        out_features = self.lstm.hidden_size
+        if x.shape[0] == 0:
+            return jnp.zeros((num_segments, out_features), x.dtype)
+        order, start, count = _slots(index, num_segments)
+        steps = self.max_degree
+        if steps is None:
+            steps = x.shape[0] if isinstance(count, jax.core.Tracer) else int(count.max())
+        else:
+            too_many = f"`max_degree`={steps} is smaller than the largest group of messages; raise it."
+            count = eqx.error_if(count, jnp.max(count, initial=0) > steps, too_many)
+        end = jnp.broadcast_to(jnp.max(count, initial=0), count.shape) if self.pad else count
+
+        def step(state: tuple[Array, Array], place: Array) -> tuple[tuple[Array, Array], None]:
+            row = order[jnp.minimum(start + place, x.shape[0] - 1)]
+            inputs = jnp.where((place < count)[:, None], x[row], 0)
+            new = jax.vmap(self.lstm)(inputs, state)
+            going = (place < end)[:, None]
+            return jax.tree.map(lambda n, old: jnp.where(going, n, old), new, state), None
+
+        zeros = jnp.zeros((num_segments, out_features), x.dtype)
+        (hidden, _), _ = jax.lax.scan(step, (zeros, zeros), jnp.arange(steps))
+        return hidden
