@@ -238,13 +238,17 @@ def test_loss_scale_falls_at_overflow_and_grows_again():
 
 
 def test_gradients_too_small_for_float16_survive_by_the_scale():
-    tiny = lambda model, batch, key: squared_error(model, batch, key) * jnp.asarray(1e-6, batch[0].dtype)
+    def tiny(model, batch, key):
+        return squared_error(model, batch, key) * jnp.asarray(1e-6, batch[0].dtype)
+
     lost, _ = run(make_step(tiny, optax.sgd(1e6), precision=Precision(jnp.float16)), make_model(), batches()[:1])
     scaled = Precision(jnp.float16, loss_scale=DynamicLossScale(2.0**12))
     kept, _ = run(make_step(tiny, optax.sgd(1e6), precision=scaled), make_model(), batches()[:1])
     exact, _ = run(make_step(tiny, optax.sgd(1e6)), make_model(), batches()[:1])
-    error = lambda state: float(jnp.abs(state.model.layers[0].weight - exact.model.layers[0].weight).max())
-    assert error(kept) < 0.3 * error(lost)
+    errors = [
+        float(jnp.abs(state.model.layers[0].weight - exact.model.layers[0].weight).max()) for state in (kept, lost)
+    ]
+    assert errors[0] < 0.3 * errors[1]
 
 
 def poisoned(model, batch, key):
@@ -274,7 +278,7 @@ def test_nan_policy_raise_names_step_and_leaf():
 def test_nan_policy_raise_names_the_loss():
     step = make_step(squared_error, optax.adam(1e-2))
     state, _ = run(step, make_model(), [BAD])
-    with pytest.raises(NonFiniteError, match="Not finite at step 0: the loss, the gradient of `layers.0.weight`"):
+    with pytest.raises(NonFiniteError, match=r"Not finite at step 0: the loss, the gradient of `layers.0.weight`"):
         step.check(state)
 
 
@@ -286,7 +290,7 @@ def test_nan_policy_skip_counts_and_goes_on():
     assert int(state.health.skipped) == 2 and int(state.step) == 8
     step.check(state)
     state, _ = run(step, make_model(), [BAD, BAD, *batches()])
-    with pytest.raises(NonFiniteError, match="2 times in a row: Not finite at step 1"):
+    with pytest.raises(NonFiniteError, match=r"2 times in a row: Not finite at step 1"):
         step.check(state)
 
 
@@ -325,11 +329,11 @@ def normed_loss(model, batch, key, statistics):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_batch_norm_statistics_are_carried(accumulate):
-    make = lambda key: Normed(eqx.nn.BatchNorm(3, "batch", mode="batch"), eqx.nn.Linear(3, 1, key=key))
+    make = lambda key: Normed(eqx.nn.BatchNorm(3, "batch", mode="batch"), eqx.nn.Linear(3, 1, key=key))  # noqa: E731
     model, statistics = eqx.nn.make_with_state(make)(jr.key(0))
     step = make_step(normed_loss, optax.sgd(0.1), accumulate=accumulate)
     state, metrics = run(step, model, batches() * 4, statistics=statistics)
-    again, again_metrics = run(step, model, batches() * 4, statistics=statistics)  # the first state is still usable
+    _, again_metrics = run(step, model, batches() * 4, statistics=statistics)  # the first state is still usable
     assert metrics[-1]["loss"] < metrics[0]["loss"] and again_metrics[-1]["loss"] == metrics[-1]["loss"]
     moved = zip(jtu.tree_leaves(statistics), jtu.tree_leaves(state.statistics), strict=True)
     assert any(bool(jnp.any(a != b)) for a, b in moved)
@@ -448,7 +452,7 @@ def test_the_state_of_another_model_is_refused():
     sgd = make_step(squared_error, optax.sgd(1e-2)).init(make_model(), key=jr.key(0))
     with pytest.raises(ValueError, match=r"`state.opt_state.*` must be .*; got nothing"):
         eqx.filter_eval_shape(step, batches()[0], eqx.tree_at(lambda s: s.opt_state, state, sgd.opt_state))
-    with pytest.raises(ValueError, match="`state.health` does not fit this step"):
+    with pytest.raises(ValueError, match=r"`state.health` does not fit this step"):
         unwatched = make_step(squared_error, optax.adam(1e-2), nan_policy=None).init(make_model(), key=jr.key(0))
         eqx.filter_eval_shape(step, batches()[0], unwatched)
 

@@ -43,8 +43,13 @@ def plan_run(
         raise ValueError(f"Give one of `epochs` and `steps`; got epochs={epochs}, steps={steps}.")
     for name, number in numbers.items():
         if number is not None and number < (name == "steps_per_dispatch"):
-            raise ValueError(f"`{name}` must be {'positive' if number == 0 else 'at least 0'}; got {number}.")
+            raise ValueError(f"`{name}` must be at least {int(name == 'steps_per_dispatch')}; got {number}.")
     first, epoch_start = map(int, jax.device_get((state.step, state.epoch_start)))
+    if state.health is not None and state.health.halted:
+        raise ValueError(
+            f"`state` was halted at step {first} by values that are not finite. Change what made them, then continue "
+            "with `step.recover(state)`."
+        )
     if not isinstance(data, ArrayData):
         return Plan(first, steps, epochs, None), _over_iterable(data, epochs, steps, per_dispatch or 32)
     per_epoch = data.num_batches

@@ -97,8 +97,13 @@ class Evaluation:
 
     def __init__(self, evaluate: Callable | Evaluate | None, state: TrainState):
         self._evaluate = Evaluate(evaluate) if callable(evaluate) and not isinstance(evaluate, Evaluate) else evaluate
-        shapes = {} if self._evaluate is None else eqx.filter_eval_shape(_evaluate, self._evaluate, state)
+        # Twice, since a function that answers otherwise the second time would be frozen at its first answer.
+        shapes, again = (
+            {} if self._evaluate is None else eqx.filter_eval_shape(self._evaluate, state) for _ in range(2)
+        )
         self.names: tuple[str, ...] = tuple(sorted(shapes))
+        if tuple(sorted(again)) != self.names:
+            raise ValueError(f"`evaluate` must keep its structure; it gave {list(self.names)}, then {sorted(again)}.")
         if "loss" in shapes:
             raise ValueError("`evaluate` may not return a metric named `loss`, the training loss; use a prefix.")
 
@@ -108,7 +113,4 @@ class Evaluation:
             return {}
         if not dispatch.is_last and dispatch.entry % self._evaluate.every:
             return {}
-        metrics = _evaluate(self._evaluate, state)
-        if tuple(sorted(metrics)) != self.names:
-            raise ValueError(f"`evaluate` must keep its structure; got {sorted(metrics)} after {list(self.names)}.")
-        return metrics
+        return _evaluate(self._evaluate, state)

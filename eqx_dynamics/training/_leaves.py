@@ -57,18 +57,18 @@ def describe(tree: PyTree) -> dict[str, tuple[tuple[int, ...], str]]:
 def check_named(like: PyTree, got: Mapping[str, tuple[tuple[int, ...], str]], *, source: str) -> None:
     """Raise a `CheckpointError` unless `got` describes the arrays of `like`."""
     wanted = describe(like)
-    for name in wanted:
+    for name, (shape, dtype) in wanted.items():
         if name not in got:
             raise CheckpointError(f"{source} lacks `{name}`, which the given structure has.")
+        found_shape, found_dtype = got[name]
+        if (tuple(found_shape), found_dtype) != (shape, dtype):
+            raise CheckpointError(
+                f"{source} holds `{name}` as {found_dtype}{list(found_shape)}; the given structure has it as "
+                f"{dtype}{list(shape)}."
+            )
     for name in got:
         if name not in wanted:
             raise CheckpointError(f"{source} holds `{name}`, which the given structure has not.")
-        (shape, dtype), (wanted_shape, wanted_dtype) = got[name], wanted[name]
-        if (tuple(shape), dtype) != (wanted_shape, wanted_dtype):
-            raise CheckpointError(
-                f"{source} holds `{name}` as {dtype}{list(shape)}; the given structure has it as "
-                f"{wanted_dtype}{list(wanted_shape)}."
-            )
 
 
 def is_key(leaf: Any) -> bool:

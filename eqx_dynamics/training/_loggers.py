@@ -3,6 +3,7 @@
 import abc
 import csv
 import json
+import math
 import os
 from typing import Any
 
@@ -20,7 +21,7 @@ class AbstractSink(eqx.Module):
         """Begin; `names` are the columns of all rows to come."""
 
     @abc.abstractmethod
-    def write(self, handle: Any, step: int, row: dict[str, float]) -> None:
+    def write(self, handle: Any, step: int, row: dict[str, float | int]) -> None:
         """One row; metrics that are not known at this step are left out of `row`."""
 
     @abc.abstractmethod
@@ -48,7 +49,7 @@ class CSVFile(AbstractSink):
             writer.writeheader()
         return file, writer
 
-    def write(self, handle: Any, step: int, row: dict[str, float]) -> None:
+    def write(self, handle: Any, step: int, row: dict[str, float | int]) -> None:
         file, writer = handle
         writer.writerow({"step": step, **row})
         file.flush()
@@ -58,7 +59,7 @@ class CSVFile(AbstractSink):
 
 
 class JSONLines(AbstractSink):
-    """One JSON object a line: `{"step": 12, "entry": 3, "loss": 0.5}`."""
+    """One JSON object a line: `{"step": 12, "entry": 3, "loss": 0.5}`; null for values that are not finite."""
 
     path: str | os.PathLike = eqx.field(static=True)
     append: bool = eqx.field(static=True, default=False)
@@ -66,8 +67,9 @@ class JSONLines(AbstractSink):
     def open(self, names: tuple[str, ...]) -> Any:
         return open(self.path, "a" if self.append else "w")
 
-    def write(self, handle: Any, step: int, row: dict[str, float]) -> None:
-        handle.write(json.dumps({"step": step, **row}) + "\n")
+    def write(self, handle: Any, step: int, row: dict[str, float | int]) -> None:
+        known = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
+        handle.write(json.dumps({"step": step, **known}) + "\n")
         handle.flush()
 
     def close(self, handle: Any) -> None:
@@ -82,7 +84,7 @@ class TensorBoard(AbstractSink):
     def open(self, names: tuple[str, ...]) -> Any:
         return self.writer
 
-    def write(self, handle: Any, step: int, row: dict[str, float]) -> None:
+    def write(self, handle: Any, step: int, row: dict[str, float | int]) -> None:
         for name, value in row.items():
             handle.add_scalar(name, value, step)
 
@@ -98,7 +100,7 @@ class WandB(AbstractSink):
     def open(self, names: tuple[str, ...]) -> Any:
         return self.run
 
-    def write(self, handle: Any, step: int, row: dict[str, float]) -> None:
+    def write(self, handle: Any, step: int, row: dict[str, float | int]) -> None:
         handle.log(row, step=step)
 
     def close(self, handle: Any) -> None:

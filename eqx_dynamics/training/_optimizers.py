@@ -65,11 +65,11 @@ def leaf_mask(which: Filter) -> Callable[[PyTree], PyTree[bool]]:
 
 def make_schedule(
     decay: ScheduleName | Callable[[Any], Any],
-    peak: float = 1.0,
+    peak: float | int = 1.0,
     *,
     steps: int | None = None,
     warmup: int = 0,
-    end: float = 0.0,
+    end: float | int = 0.0,
 ) -> Callable[[Any], Any]:
     r"""A learning rate that rises linearly from 0 to `peak` in `warmup` steps, then decays.
 

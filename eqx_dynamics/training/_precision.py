@@ -24,9 +24,9 @@ class DynamicLossScale(eqx.Module):
     value: Float[Array, ""]
     good_steps: Int[Array, ""]
     growth_interval: int = eqx.field(static=True)
-    factor: float = eqx.field(static=True)
+    factor: float | int = eqx.field(static=True)
 
-    def __init__(self, initial: float = 2.0**15, *, growth_interval: int = 2000, factor: float = 2.0):
+    def __init__(self, initial: float | int = 2.0**15, *, growth_interval: int = 2000, factor: float | int = 2.0):
         """**Arguments:** `initial` scale; `growth_interval` good steps between growths; `factor` of growth and cut."""
         if initial < 1 or growth_interval < 1 or factor <= 1:
             raise ValueError(

@@ -4,7 +4,7 @@ import abc
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import equinox as eqx
 
@@ -17,7 +17,7 @@ class AbstractMeter(eqx.Module):
     """What draws the bar."""
 
     @abc.abstractmethod
-    def open(self, total: int | None, stream: TextIO) -> Any:
+    def open(self, total: int | None, stream: Any) -> Any:
         """Start a bar of `total` steps (None if unknown)."""
 
     @abc.abstractmethod
@@ -32,7 +32,7 @@ class AbstractMeter(eqx.Module):
 class TqdmMeter(AbstractMeter):
     """`tqdm`, in a terminal or in a notebook."""
 
-    def open(self, total: int | None, stream: TextIO) -> Any:
+    def open(self, total: int | None, stream: Any) -> Any:
         tqdm = need("tqdm.auto" if in_notebook() else "tqdm", extra="examples", user="TqdmMeter").tqdm
         # The bar redraws exactly when told to.
         return tqdm(total=total, unit="step", file=None if in_notebook() else stream, mininterval=0, miniters=1)
@@ -48,7 +48,7 @@ class TqdmMeter(AbstractMeter):
 class RichMeter(AbstractMeter):
     """`rich`, for those who have it installed."""
 
-    def open(self, total: int | None, stream: TextIO) -> Any:
+    def open(self, total: int | None, stream: Any) -> Any:
         need("rich", extra="examples", user="RichMeter")
         console, progress = need("rich.console", extra="examples"), need("rich.progress", extra="examples")
         columns = (
@@ -75,24 +75,24 @@ class ProgressBar(AbstractCallback):
     """
 
     metrics: tuple[str, ...] | None = eqx.field(static=True)
-    interval: float = eqx.field(static=True)
+    interval: float | int = eqx.field(static=True)
     meter: AbstractMeter
-    stream: TextIO | None = eqx.field(static=True)
+    stream: Any = eqx.field(static=True)
 
     def __init__(
         self,
         metrics: Sequence[str] | None = None,
         *,
-        interval: float = 0.2,
+        interval: float | int = 0.2,
         meter: AbstractMeter = TqdmMeter(),
-        stream: TextIO | None = None,
+        stream: Any = None,
     ):
         """**Arguments:**
 
         - `metrics`: names to show, where reported; None shows all.
         - `interval`: least time between redraws, seconds.
         - `meter`: `TqdmMeter()` or `RichMeter()`.
-        - `stream`: default standard error.
+        - `stream`: a text stream, default standard error.
         """
         self.metrics = None if metrics is None else tuple(metrics)
         self.interval, self.meter, self.stream = interval, meter, stream

@@ -96,14 +96,27 @@ def load_safetensors(path: str | os.PathLike, like: PyTree) -> Any:
 
     **Raises:** `CheckpointError` naming the leaf that does not fit; `ImportError` naming the extra `train`.
     """
-    need("safetensors.flax", extra="train", user="load_safetensors")
+    library = need("safetensors", extra="train", user="load_safetensors")
     with open(path, "rb") as file:
         content = file.read()
     try:
-        arrays = need("safetensors.flax", extra="train").load(content)
-    except Exception as error:  # the Rust extension raises its own type
+        entries = library.deserialize(content)
+    except library.SafetensorError as error:
         raise CheckpointError(f"`{os.fspath(path)}` is not a readable safetensors file: {error}.") from error
+    arrays = {
+        name: np.frombuffer(entry["data"], _safetensors_dtype(entry["dtype"])).reshape(entry["shape"])
+        for name, entry in entries
+    }
     return from_named(like, arrays, source=f"`{os.fspath(path)}`")
+
+
+def _safetensors_dtype(name: str) -> np.dtype:
+    """`BF16` to bfloat16, `F32` to float32, `I64` to int64, ..."""
+    kind, bits = name.rstrip("0123456789"), name.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    words = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint", "BOOL": "bool"}
+    if kind not in words or "_" in name:
+        raise CheckpointError(f"The safetensors dtype {name} is not supported.")
+    return np.dtype(jax.numpy.dtype(words[kind] + bits))
 
 
 def _header(line: bytes, path: str | os.PathLike) -> dict[str, Any]:

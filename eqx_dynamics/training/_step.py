@@ -158,7 +158,7 @@ def make_step(
     *,
     accumulate: int = 1,
     precision: Precision | None = None,
-    clip: float | Optimizer | None = None,
+    clip: float | int | Optimizer | None = None,
     frozen: Filter = None,
     nan_policy: AbstractNanPolicy | None = RaiseOnNaN(),
     average: WeightAverage | None = None,

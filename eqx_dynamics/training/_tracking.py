@@ -1,5 +1,6 @@
 """Callbacks that decide: when to stop, which weights to keep."""
 
+import math
 from typing import Any, Literal
 
 import equinox as eqx
@@ -15,9 +16,11 @@ class EarlyStopping(AbstractCallback):
     metric: str = eqx.field(static=True)
     patience: int = eqx.field(static=True)
     mode: Literal["min", "max"] = eqx.field(static=True)
-    min_change: float = eqx.field(static=True)
+    min_change: float | int = eqx.field(static=True)
 
-    def __init__(self, metric: str, patience: int, *, mode: Literal["min", "max"] = "min", min_change: float = 0.0):
+    def __init__(
+        self, metric: str, patience: int, *, mode: Literal["min", "max"] = "min", min_change: float | int = 0.0
+    ):
         """**Arguments:**
 
         - `metric`: name of a metric of the training step or of `evaluate`.
@@ -39,11 +42,11 @@ class EarlyStopping(AbstractCallback):
         if not is_new(report, self.metric):
             return None, memory
         value = report.values[self.metric]
-        if best is None or better(value, best, self.mode, self.min_change):
+        if better(value, best, self.mode, self.min_change):
             return None, (value, 0)
         if waited + 1 < self.patience:
             return None, (best, waited + 1)
-        return Stop(f"`{self.metric}` has not improved on {best:.6g} for {self.patience} values"), (best, waited + 1)
+        return Stop(f"`{self.metric}` has not improved on {best} for {self.patience} values"), (best, waited + 1)
 
     def close(self, memory: Any, state: TrainState | None) -> None:
         return None
@@ -70,7 +73,7 @@ class KeepBest(AbstractCallback):
         if not is_new(report, self.metric):
             return None, memory
         value = report.values[self.metric]
-        if value == value and (best is None or better(value, best, self.mode)):
+        if better(value, best, self.mode):
             return None, (value, copied(report.state))
         return None, memory
 
@@ -89,8 +92,10 @@ def is_new(report: Report, metric: str) -> bool:
     return report.ends_entry and metric in report.metrics
 
 
-def better(value: float, best: float, mode: str, min_change: float = 0.0) -> bool:
-    """Whether `value` improves on `best`."""
+def better(value: float, best: float | None, mode: Literal["min", "max"], min_change: float | int = 0.0) -> bool:
+    """Whether `value` improves on `best`; NaN never does, and any number improves on None."""
+    if best is None:
+        return not math.isnan(value)
     return value < best - min_change if mode == "min" else value > best + min_change
 
 
