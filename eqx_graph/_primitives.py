@@ -71,7 +71,9 @@ def _csr_product(weight: Any, x: Any, cols: Any, ptr: Any, num_rows: int, platfo
 
 
 def _spmm_csr(weight: Any, x: Any, layout: Layout, num_rows: int, platform: str) -> Any:
-    product = lambda w, x: _csr_product(w, x, layout.cols, layout.ptr, num_rows, platform)
+    def product(w, x):
+        return _csr_product(w, x, layout.cols, layout.ptr, num_rows, platform)
+
     heads, num_edges = x.shape[1], layout.cols.shape[0]
     if weight is None:
         out = product(jnp.ones(num_edges, x.dtype), x.reshape(x.shape[0], -1))
@@ -101,7 +103,9 @@ def _spmm_segment(weight: Any, x: Any, layout: Layout, num_rows: int, platform: 
     block = min(_BLOCK, num_edges) if platform == "cpu" else num_edges
 
     def body(start: Any, fresh: Any, out: Any) -> Any:
-        cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, block)
+        def cut(a):
+            return jax.lax.dynamic_slice_in_dim(a, start, block)
+
         messages = _rows_at(x, cut(layout.cols))
         if weight is not None:
             messages = messages * cut(weight)[..., None]
@@ -144,7 +148,10 @@ def _sddmm_impl(a: Any, b: Any, *layout: Any, platform: str) -> Any:
 
     def body(start: Any, fresh: Any, out: Any) -> Any:
         del fresh  # a position written twice gets the same value
-        cut = lambda ids: jax.lax.dynamic_slice_in_dim(ids, start, block)
+
+        def cut(ids):
+            return jax.lax.dynamic_slice_in_dim(ids, start, block)
+
         products = _rows_at(a, cut(layout.cols)) * _rows_at(b, cut(layout.rows))
         dots = jnp.dot(products, ones, precision="highest").astype(dtype)
         return jax.lax.dynamic_update_slice_in_dim(out, dots, start, 0)
@@ -453,7 +460,10 @@ def _linear_batch(
         jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
         for a, d in zip(args[num_residuals:], dims[num_residuals:], strict=True)
     ]
-    split = lambda function: lambda res, lin: function(*res, *lin)
+
+    def split(function):
+        return lambda res, lin: function(*res, *lin)
+
     apply = jax.vmap(split(jaxpr_as_fun(jaxpr)), in_axes=(axes, 0))
     batched = jax.make_jaxpr(apply)(residuals, operand)
     out = linear_call_p.bind(

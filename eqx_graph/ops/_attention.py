@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..data._edges import AbstractEdges
-from ._matmul import expand, matmul
+from ._matmul import matmul
+from ._segment import expand
+from ._segment_softmax import exp_shifted
 
 
 Weights = tuple[Array, Array | None]
@@ -16,15 +18,11 @@ def _weights(edges: AbstractEdges, logits: Array, self_logits: Array | None) -> 
     top = top.at[edges.receivers].max(logits, mode="drop")
     top = top if self_logits is None else jnp.maximum(top, self_logits)
 
-    def shifted(values: Array, top: Array) -> Array:
-        # Infinite logits: +inf share the weight evenly, -inf get none, whatever the others are.
-        return jnp.where(values == -jnp.inf, 0, jnp.exp(jnp.where(values == top, 0, values - top)))
-
-    weights = shifted(logits, edges.receive(top))
+    weights = exp_shifted(logits, edges.receive(top))
     total = edges.sum_received(weights)
     if self_logits is None:
         return weights / edges.receive(jnp.where(total > 0, total, 1)), None
-    own = shifted(self_logits, top)
+    own = exp_shifted(self_logits, top)
     total = total + own
     total = jnp.where(total > 0, total, 1)
     return weights / edges.receive(total), own / total

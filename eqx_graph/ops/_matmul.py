@@ -1,15 +1,13 @@
 """The linear route: messages that are a weight times the sender's features are never built."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _primitives as prim
 from ..data._edges import AbstractEdges, EdgeIndex
-
-
-def expand(per_row: Array, like: Array) -> Array:
-    """`per_row` with trailing axes of size one added, as many axes as `like`."""
-    return jnp.reshape(per_row, (*per_row.shape, *[1] * (like.ndim - per_row.ndim)))
+from ._segment import expand
 
 
 def fold_mask(edges: AbstractEdges, weight: Array | None, dtype: jnp.dtype) -> Array | None:
@@ -48,10 +46,10 @@ def matmul(
     weight = None if weight is None else weight.astype(x.dtype)
     if not isinstance(edges, EdgeIndex):
         messages = edges.send(x).astype(prim.accumulator_dtype(x.dtype))
-        messages = messages if weight is None else messages * expand(weight, messages)
+        messages = messages if weight is None else messages * expand(weight, messages).astype(messages.dtype)
         return edges.sum_received(messages).astype(x.dtype)
     heads = 1 if weight is None or weight.ndim == 1 else weight.shape[1]
-    columns = x.reshape(x.shape[0], heads, -1) if x.size else x.reshape(x.shape[0], heads, 0)
+    columns = x.reshape(x.shape[0], heads, math.prod(x.shape[1:]) // heads)
     weight = None if weight is None else weight.reshape(-1, heads)
     out = prim.spmm(weight, columns, edges.layout, edges.num_receivers, edges.kernel)
     return out.reshape(edges.num_receivers, *x.shape[1:])
@@ -75,10 +73,8 @@ def edge_dot(
     """
     if not isinstance(edges, EdgeIndex):
         return (edges.send(senders_x) * edges.receive(receivers_x)).sum(-1)
-    a, b = (
-        v.reshape(v.shape[0], -1, v.shape[-1]) if v.size else v.reshape(v.shape[0], 1, 0)
-        for v in (senders_x, receivers_x)
-    )
+    heads = math.prod(senders_x.shape[1:-1])
+    a, b = (v.reshape(v.shape[0], heads, v.shape[-1]) for v in (senders_x, receivers_x))
     out = prim.sddmm(a, b, edges.layout)
     return out.reshape(edges.num_edges, *senders_x.shape[1:-1])
 

@@ -1,4 +1,8 @@
-"""Reductions over segments: rows of `data` grouped by an integer id."""
+"""Reductions over segments: rows of `data` grouped by an integer id, in any order.
+
+In every operation here ids outside `[0, num_segments)` count nowhere, `num_segments` is a static int that sets the
+number of rows of the result, and gradients are finite wherever the data are.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,57 +10,36 @@ from jaxtyping import Array, Float, Int, Shaped
 
 
 SegmentIds = Int[Array, " rows"]
+FloatRows = Float[Array, " rows *dims"]
+FloatSegments = Float[Array, " {num_segments} *dims"]
 
 
-def _expand(per_row: Array, like: Array) -> Array:
-    """`per_row`, one value a row, with as many axes as `like`."""
-    return per_row.reshape(per_row.shape[0], *[1] * (like.ndim - 1))
+def expand(per_row: Array, like: Array) -> Array:
+    """`per_row` with trailing axes of size one added, as many axes as `like`."""
+    return jnp.reshape(per_row, (*per_row.shape, *[1] * (like.ndim - per_row.ndim)))
 
 
-def _checked(data: Array, segment_ids: Array, num_segments: int) -> Array:
-    """The ids with every one outside `[0, num_segments)` moved to the spare id `num_segments`, which all ops drop."""
+def checked_ids(data: Array, segment_ids: Array, num_segments: int) -> Array:
+    """The ids, with every one out of range moved to the spare id `num_segments`, which is dropped below."""
     if data.shape[0] != segment_ids.shape[0]:
         raise ValueError(
-            f"`segment_ids` must hold one id for each of the {data.shape[0]} rows of `data`; got {segment_ids.shape[0]}."
+            f"`segment_ids` must hold one id for each of the {data.shape[0]} rows of `data`; "
+            f"got {segment_ids.shape[0]}."
         )
     if num_segments < 0:
         raise ValueError(f"`num_segments` must not be negative; got {num_segments}.")
     inside = (segment_ids >= 0) & (segment_ids < num_segments)
-    return jnp.where(inside, segment_ids, num_segments)
+    return jnp.where(inside, segment_ids, num_segments).astype(jnp.int32)
 
 
-def _sum(data: Array, ids: Array, num_segments: int) -> Array:
+def add_up(data: Array, ids: Array, num_segments: int) -> Array:
+    """Sum per checked id."""
     return jnp.zeros((num_segments, *data.shape[1:]), data.dtype).at[ids].add(data, mode="drop")
 
 
-def _count(ids: Array, num_segments: int, dtype: jnp.dtype) -> Array:
-    return jnp.zeros(num_segments, dtype).at[ids].add(1, mode="drop")
-
-
-def _rows(per_segment: Array, ids: Array) -> Array:
+def rows_of(per_segment: Array, ids: Array) -> Array:
     """Each row's segment's value; rows without a segment read zero."""
     return per_segment.at[ids].get(mode="fill", fill_value=0)
-
-
-def segment_sum(
-    data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
-) -> Shaped[Array, " {num_segments} *dims"]:
-    """Sum of the rows of each segment; an empty segment gives 0."""
-    return _sum(data, _checked(data, segment_ids, num_segments), num_segments)
-
-
-def segment_count(segment_ids: SegmentIds, num_segments: int) -> Int[Array, " {num_segments}"]:
-    """Number of rows in each segment."""
-    return _count(_checked(segment_ids, segment_ids, num_segments), num_segments, jnp.dtype(jnp.int32))
-
-
-def segment_mean(
-    data: Float[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
-) -> Float[Array, " {num_segments} *dims"]:
-    """Mean of the rows of each segment; an empty segment gives 0."""
-    ids = _checked(data, segment_ids, num_segments)
-    count = jnp.maximum(_count(ids, num_segments, data.dtype), 1)
-    return _sum(data, ids, num_segments) / _expand(count, data)
 
 
 def _lowest(dtype: jnp.dtype) -> Array:
@@ -64,48 +47,120 @@ def _lowest(dtype: jnp.dtype) -> Array:
     return jnp.asarray(low, dtype)
 
 
+def segment_count(segment_ids: SegmentIds, num_segments: int) -> Int[Array, " {num_segments}"]:
+    """Number of rows of each segment."""
+    ids = checked_ids(segment_ids, segment_ids, num_segments)
+    return jnp.zeros(num_segments, jnp.int32).at[ids].add(1, mode="drop")
+
+
+def segment_sum(
+    data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
+) -> Shaped[Array, " {num_segments} *dims"]:
+    r"""Sum of the rows of each segment, $y_s = \sum_{e : s(e) = s} x_e$; an empty segment gives 0.
+
+    **Arguments:**
+
+    - `data`: one row per entry, any trailing shape and dtype.
+    - `segment_ids`: the segment of each row, in any order; ids outside `[0, num_segments)` count nowhere.
+    - `num_segments`: static int.
+
+    **Returns:** `(num_segments, *dims)`.
+
+    **Raises:** `ValueError` if the leading sizes differ or `num_segments` is negative.
+    """
+    return add_up(data, checked_ids(data, segment_ids, num_segments), num_segments)
+
+
+def segment_mean(data: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatSegments:
+    """Mean of the rows of each segment; an empty segment gives 0. Arguments and errors of `segment_sum`."""
+    count = jnp.maximum(segment_count(segment_ids, num_segments), 1).astype(data.dtype)
+    return segment_sum(data, segment_ids, num_segments) / expand(count, data)
+
+
 @jax.custom_jvp
-def _max(data: Array, ids: Array, like: Array) -> Array:
-    """Maximum per segment, the lowest value of the dtype where empty; `like` gives the number of segments."""
-    fill = jnp.full((like.shape[0], *data.shape[1:]), _lowest(data.dtype))
+def _max(data: Array, ids: Array, fill: Array) -> Array:
     return fill.at[ids].max(data, mode="drop")
 
 
 @_max.defjvp
 def _max_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    data, ids, like = primals
-    out = _max(data, ids, like)
-    is_max = (data == out.at[ids].get(mode="fill", fill_value=0)) & _expand(ids < like.shape[0], data)
-    ties = _sum(is_max.astype(data.dtype), ids, like.shape[0])
-    share = jnp.where(is_max, tangents[0], 0)
-    return out, _sum(share, ids, like.shape[0]) / jnp.maximum(ties, 1)
+    data, ids, fill = primals
+    out, num_segments = _max(data, ids, fill), fill.shape[0]
+    is_max = (data == rows_of(out, ids)) & expand(ids < num_segments, data)
+    ties = jnp.maximum(add_up(is_max.astype(data.dtype), ids, num_segments), 1)
+    return out, add_up(jnp.where(is_max, tangents[0], 0), ids, num_segments) / ties
+
+
+def segment_top(data: Array, segment_ids: Array, num_segments: int) -> Array:
+    """Largest entry of each segment, the lowest value of the dtype where it is empty; ties share the gradient."""
+    ids = checked_ids(data, segment_ids, num_segments)
+    return _max(data, ids, jnp.full((num_segments, *data.shape[1:]), _lowest(data.dtype)))
 
 
 def segment_max(
     data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
 ) -> Shaped[Array, " {num_segments} *dims"]:
-    """Largest row entry of each segment; an empty segment gives 0. Ties share the gradient evenly."""
-    ids = _checked(data, segment_ids, num_segments)
-    filled = _count(ids, num_segments, jnp.dtype(jnp.int32)) > 0
-    return jnp.where(_expand(filled, data), _max(data, ids, jnp.zeros(num_segments)), jnp.zeros((), data.dtype))
+    """Largest entry of each segment; an empty segment gives 0. Ties share the gradient evenly.
+
+    Arguments and errors of `segment_sum`.
+    """
+    filled = expand(segment_count(segment_ids, num_segments) > 0, data)
+    return jnp.where(filled, segment_top(data, segment_ids, num_segments), jnp.zeros((), data.dtype))
 
 
 def segment_min(
     data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
 ) -> Shaped[Array, " {num_segments} *dims"]:
-    """Smallest row entry of each segment; an empty segment gives 0. Ties share the gradient evenly."""
-    if jnp.issubdtype(data.dtype, jnp.integer):
-        return ~segment_max(~data, segment_ids, num_segments) + 0
-    return -segment_max(-data, segment_ids, num_segments)
+    """Smallest entry of each segment; an empty segment gives 0. Ties share the gradient evenly.
+
+    Arguments and errors of `segment_sum`.
+    """
+    if jnp.issubdtype(data.dtype, jnp.floating):
+        return -segment_max(-data, segment_ids, num_segments)
+    # The complement reverses the order of integers, unsigned ones and the lowest one included.
+    filled = expand(segment_count(segment_ids, num_segments) > 0, data)
+    return jnp.where(filled, ~segment_top(~data, segment_ids, num_segments), jnp.zeros((), data.dtype))
 
 
-def segment_softmax(
-    logits: Float[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
-) -> Float[Array, " rows *dims"]:
-    r"""$\exp(l_e) / \sum_{e' : s(e') = s(e)} \exp(l_{e'})$."""
-    ids = _checked(logits, segment_ids, num_segments)
-    top = jax.lax.stop_gradient(_max(logits, ids, jnp.zeros(num_segments)))
-    top = jnp.where(jnp.isfinite(top), top, 0)
-    weights = jnp.exp(logits - _rows(top, ids))
-    total = _rows(_sum(weights, ids, num_segments), ids)
-    return weights / jnp.where(total > 0, total, 1)
+@jax.custom_jvp
+def _nonzero_product(data: Array, ids: Array, ones: Array) -> Array:
+    return ones.at[ids].multiply(jnp.where(data == 0, 1, data), mode="drop")
+
+
+@_nonzero_product.defjvp
+def _nonzero_product_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    data, ids, ones = primals
+    out = _nonzero_product(data, ids, ones)
+    ratio = jnp.where(data == 0, 0, tangents[0] / jnp.where(data == 0, 1, data))
+    return out, out * add_up(ratio, ids, ones.shape[0])
+
+
+def segment_mul(data: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatSegments:
+    """Product of the rows of each segment; an empty segment gives 1. Gradients are exact at zero factors too.
+
+    Arguments and errors of `segment_sum`.
+    """
+    ids = checked_ids(data, segment_ids, num_segments)
+    product = _nonzero_product(data, ids, jnp.ones((num_segments, *data.shape[1:]), data.dtype))
+    # One zero factor: the product is that factor times the rest. Two: nothing moves to first order.
+    num_zeros = add_up((data == 0).astype(jnp.int32), ids, num_segments)
+    zero_factor = add_up(jnp.where(data == 0, data, 0), ids, num_segments)
+    return jnp.where(num_zeros > 1, 0, jnp.where(num_zeros == 1, product * zero_factor, product))
+
+
+def segment_var(data: FloatRows, segment_ids: SegmentIds, num_segments: int, *, ddof: int = 0) -> FloatSegments:
+    r"""Variance of each segment, $\frac{1}{n - \mathrm{ddof}} \sum (x - \bar{x})^2$; 0 with `ddof` rows or fewer.
+
+    The mean is subtracted first, so nothing cancels in large values. Arguments and errors of `segment_sum`.
+    """
+    ids = checked_ids(data, segment_ids, num_segments)
+    mean = segment_mean(data, segment_ids, num_segments)
+    square = jnp.square(data - rows_of(mean, ids))
+    freedom = jnp.maximum(segment_count(segment_ids, num_segments) - ddof, 1).astype(data.dtype)
+    return add_up(square, ids, num_segments) / expand(freedom, data)
+
+
+def segment_std(data: FloatRows, segment_ids: SegmentIds, num_segments: int, *, ddof: int = 0) -> FloatSegments:
+    """Square root of `segment_var`, with gradient 0 (not NaN) where the variance is 0."""
+    variance = segment_var(data, segment_ids, num_segments, ddof=ddof)
+    return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)

@@ -39,9 +39,7 @@ class Quantile(AbstractAggregation):
     def __call__(
         self, x: Float[Array, "rows channels"], index: Int[Array, " rows"], num_segments: int
     ) -> Float[Array, "num_segments out"]:
-        levels = [
-            segment_quantile(x, index, num_segments, q, interpolation=self.interpolation) for q in self._levels
-        ]
+        levels = [segment_quantile(x, index, num_segments, q, interpolation=self.interpolation) for q in self._levels]
         return jnp.concatenate(levels, axis=-1)
 
 
