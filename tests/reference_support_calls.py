@@ -1,8 +1,10 @@
 """Where our calls differ from PyG's: segments counted by a required static int, functions under other names."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 
 import eqx_graph.nn.pool
@@ -35,7 +37,11 @@ def call(class_name: str, module: Any, case: Case, args: Any, kwargs: dict[str, 
     """The module applied to a case's arguments."""
     if isinstance(module, AbstractAggregation):
         return _aggregate(module, *args, **kwargs)
-    return getattr(module, case.call or "__call__")(*args, **kwargs)
+    module, state = eqx.nn.make_with_state(lambda: eqx.nn.inference_mode(module, value=case.mode == "eval"))()
+    method = getattr(module, case.call or "__call__")
+    if "state" not in inspect.signature(method).parameters:
+        return method(*args, **kwargs)
+    return method(*args, **kwargs, state=state)[0]
 
 
 def _aggregate(

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..nn.conv import GATv2Conv
+from ..nn.norm import BatchNorm
+
 
 Module = TypeVar("Module", bound=eqx.Module)
 _Where = Callable[[Any], Any]
@@ -19,12 +22,19 @@ _Path = tuple[str, ...]
 _NO_HOME = "num_batches_tracked"
 # eqx.nn.BatchNorm(mode="batch") divides by 1 - momentum**count: this count makes it use loaded statistics as they are.
 _DEBIASED = 2**30
+_LOST_STATE = (
+    "`module` has lost the initial state of its BatchNorm at {!r}, where running statistics are loaded. "
+    "Load first: `eqx.nn.make_with_state(lambda: load_torch_state_dict(Model(...), state_dict))()`."
+)
 
 
 class _Entry(NamedTuple):
-    """One leaf of the module: the state-dict entries that fill it (name -> shape), and how they become its value."""
+    """One leaf of the module: the state-dict entries that fill it (name -> shape), and how they become its value.
 
-    where: _Where
+    Without `where` the entries repeat a leaf that others fill: torch saves shared weights under every name.
+    """
+
+    where: _Where | None
     parts: dict[str, tuple[int, ...]]
     convert: Callable[..., Any]
     required: bool = True
@@ -43,7 +53,7 @@ def load_torch_state_dict(module: Module, state_dict: Mapping[str, Any], *, stri
     | `eqx.nn.MLP` | its linear layers in order, whatever the numbers (`0, 2, 4` or `lins.0, lins.1`) |
     | `eqx.nn.GRUCell`, `eqx.nn.LSTMCell` | `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`, with or without `_l0` |
     | `eqx.nn.MultiheadAttention` | `in_proj_weight`, `in_proj_bias`, `out_proj.weight`, `out_proj.bias` |
-    | `eqx.nn.BatchNorm` | `weight`, `bias`, `running_mean`, `running_var` |
+    | `BatchNorm`, `eqx.nn.BatchNorm` | `weight`, `bias`, `running_mean`, `running_var` |
     | `eqx.nn.PReLU` | `weight` |
     | a Python float (`GINConv.eps`) | a tensor of one number; it stays a float, and so stays out of training |
     | a dict with tuple keys | `a__to__b` or `<a___to___b>` |
@@ -78,6 +88,7 @@ def load_torch_state_dict(module: Module, state_dict: Mapping[str, Any], *, stri
     entries = list(_entries(module, (), lambda m: m, frozenset(state_dict)))
     loaded = [entry for entry in entries if entry.parts.keys() <= state_dict.keys()]
     _check(type(module).__name__, entries, loaded, state_dict, strict)
+    loaded = [entry for entry in loaded if entry.where is not None]
     if not loaded:
         return module
     values = [entry.convert(*(state_dict[name] for name in entry.parts)) for entry in loaded]
@@ -125,7 +136,7 @@ def _(node: float, path: _Path, where: _Where, names: frozenset[str]) -> Iterato
 
 
 @_entries.register
-def _(node: eqx.Module, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
+def _fields(node: eqx.Module, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
     fields = [f.name for f in dataclasses.fields(node) if not f.metadata.get("static", False)]
     if "module" not in fields and _any_under((*path, "module"), names):  # PyG's norms wrap torch's
         path = (*path, "module")
@@ -224,15 +235,32 @@ def _(node: eqx.nn.BatchNorm, path: _Path, where: _Where, names: frozenset[str])
     else:
         statistics, counter, started = "batch_state_index", "batch_counter", jnp.array(_DEBIASED)
     if not isinstance(getattr(node, statistics).init, tuple):
-        raise ValueError(
-            f"`module` has lost the initial state of its BatchNorm at {'.'.join(path)!r}, where running statistics are "
-            "loaded. Load first: `eqx.nn.make_with_state(lambda: load_torch_state_dict(Model(...), state_dict))()`."
-        )
+        raise ValueError(_LOST_STATE.format(".".join(path)))
     for i, buffer in enumerate(("running_mean", "running_var")):
         yield _array(_item(_at(_at(where, statistics), "init"), i), _join((*path, buffer)), (node.input_size,))
     yield _Entry(
         _at(_at(where, counter), "init"), {_join((*path, "running_mean")): (node.input_size,)}, lambda _: started
     )
+
+
+@_entries.register
+def _(node: BatchNorm, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
+    path = (*path, "module") if _any_under((*path, "module"), names) else path
+    for leaf in ("weight", "bias"):
+        yield from _entries(getattr(node, leaf), (*path, leaf), _at(where, leaf), names)
+    if node.state_index is not None:
+        if not isinstance(node.state_index.init, eqx.Module):
+            raise ValueError(_LOST_STATE.format(".".join(path)))
+        yield from _entries(node.state_index.init, path, _at(_at(where, "state_index"), "init"), names)
+
+
+@_entries.register
+def _(node: GATv2Conv, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
+    yield from _fields(node, path, where, names)
+    if node.lin_r is None:  # share_weights: torch saves `lin_l` under both names
+        yield from (
+            e._replace(where=None, required=False) for e in _entries(node.lin_l, (*path, "lin_r"), where, names)
+        )
 
 
 def _array(where: _Where, name: str, shape: tuple[int, ...], required: bool = True) -> _Entry:

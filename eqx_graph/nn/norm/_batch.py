@@ -37,12 +37,12 @@ class BatchNorm(eqx.Module):
     eps: float | Float[Array, ""]
     momentum: float | Float[Array, ""] | None
     inference: bool
-    features: int = eqx.field(static=True)
+    in_features: int = eqx.field(static=True)
     allow_single_element: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        features: int,
+        in_features: int,
         *,
         eps: float | Float[Array, ""] = 1e-5,
         momentum: float | Float[Array, ""] | None = 0.1,
@@ -53,7 +53,7 @@ class BatchNorm(eqx.Module):
     ):
         r"""**Arguments:**
 
-        - `features`: features per node.
+        - `in_features`: features per node.
         - `eps`: $\epsilon$, added to the variance.
         - `momentum`: weight of the newest batch in the running statistics; None for the plain mean of all batches.
         - `affine`: learn $\gamma$ (1 at first) and $\beta$ (0 at first).
@@ -67,14 +67,14 @@ class BatchNorm(eqx.Module):
             raise ValueError(
                 "`allow_single_element` needs `track_running_stats=True`, whose statistics it falls back on."
             )
-        self.weight = jnp.ones(features) if affine else None
-        self.bias = jnp.zeros(features) if affine else None
-        start = RunningStatistics(jnp.zeros(features), jnp.ones(features), jnp.zeros((), jnp.int32))
+        self.weight = jnp.ones(in_features) if affine else None
+        self.bias = jnp.zeros(in_features) if affine else None
+        start = RunningStatistics(jnp.zeros(in_features), jnp.ones(in_features), jnp.zeros((), jnp.int32))
         self.state_index = eqx.nn.StateIndex(start) if track_running_stats else None
         self.eps = eps
         self.momentum = momentum
         self.inference = inference
-        self.features = features
+        self.in_features = in_features
         self.allow_single_element = allow_single_element
 
     @jax.named_scope("eqx_graph.BatchNorm")
@@ -95,7 +95,7 @@ class BatchNorm(eqx.Module):
 
         **Raises:** `ValueError` if `state` is missing, for a wrong number of features, or for a batch of one node.
         """
-        check_features(x, self.features)
+        check_features(x, self.in_features)
         if self.state_index is not None and state is None:
             raise ValueError(
                 "`state` must be given to a BatchNorm that tracks running statistics; got None. Build the model with "
