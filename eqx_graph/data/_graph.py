@@ -1,7 +1,7 @@
 """One graph, or a disjoint union of several, as one immutable pytree."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,6 +12,16 @@ from jaxtyping import Bool, Float, Int, Shaped
 from ._edge_build import is_concrete
 from ._edges import AbstractEdges, AnyArray
 
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    # Which fields a graph has, and whether in NumPy or JAX, is known to whoever built it: static checkers do not make
+    # readers prove it. At run time it is checked.
+    FieldArray = Any
+    Maybe = Annotated[T, "or None"]
+else:
+    FieldArray = AnyArray
+    Maybe = Optional
 
 Level = Literal["node", "edge", "graph"]
 
@@ -39,21 +49,21 @@ class Graph(eqx.Module):
         reads `node_mask`, `edge_mask` and `graph_mask`. A mask of None means that everything is real.
     """
 
-    x: Shaped[AnyArray, "num_nodes ..."] | None = None
-    edge_index: AbstractEdges | Int[AnyArray, "2 num_edges"] = eqx.field(
+    x: Maybe[Shaped[FieldArray, "num_nodes ..."]] = None
+    edge_index: AbstractEdges | Int[FieldArray, "2 num_edges"] = eqx.field(
         default_factory=lambda: np.zeros((2, 0), np.int32)
     )
-    edge_attr: Shaped[AnyArray, "num_edges ..."] | None = None
-    edge_weight: Float[AnyArray, " num_edges"] | None = None
-    edge_type: Int[AnyArray, " num_edges"] | None = None
-    pos: Float[AnyArray, "num_nodes space"] | None = None
-    y: Shaped[AnyArray, "..."] | None = None
-    u: Shaped[AnyArray, "num_graphs ..."] | None = None
-    batch: Int[AnyArray, " num_nodes"] | None = None
-    node_mask: Bool[AnyArray, " num_nodes"] | None = None
-    edge_mask: Bool[AnyArray, " num_edges"] | None = None
-    graph_mask: Bool[AnyArray, " num_graphs"] | None = None
-    extras: dict[str, AnyArray] = eqx.field(default_factory=dict)
+    edge_attr: Maybe[Shaped[FieldArray, "num_edges ..."]] = None
+    edge_weight: Maybe[Float[FieldArray, " num_edges"]] = None
+    edge_type: Maybe[Int[FieldArray, " num_edges"]] = None
+    pos: Maybe[Float[FieldArray, "num_nodes space"]] = None
+    y: Maybe[Shaped[FieldArray, "..."]] = None
+    u: Maybe[Shaped[FieldArray, "num_graphs ..."]] = None
+    batch: Maybe[Int[FieldArray, " num_nodes"]] = None
+    node_mask: Maybe[Bool[FieldArray, " num_nodes"]] = None
+    edge_mask: Maybe[Bool[FieldArray, " num_edges"]] = None
+    graph_mask: Maybe[Bool[FieldArray, " num_graphs"]] = None
+    extras: dict[str, FieldArray] = eqx.field(default_factory=dict)
     num_graphs: int = eqx.field(static=True, default=1)
     y_level: Level = eqx.field(static=True, default="graph")
 
