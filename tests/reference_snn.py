@@ -43,13 +43,11 @@ def _run(make: Callable, equation: Any, arrays: dict[str, np.ndarray], p: Params
     p = {name: jnp.asarray(value) for name, value in p.items()}
     made = make(p, str(equation))
     cell, view, state = made if len(made) == 3 else (*made, None)
-    current = p["x"] @ p["W"].T + p["b"]
+    current = p["x"] @ p["W"].T + p["b"][None, None]
     state = cell.init_state(current.shape[1:2]) if state is None else state(current.shape[1:2])
     (spikes, states), _ = scan(Recorded(cell), current, state)
     views = view(states, spikes)
-    return {"spk": views.pop("out", spikes)} | {
-        f"s_{key}": value for key, value in views.items() if f"s_{key}" in arrays
-    }
+    return {"spk": spikes} | {f"s_{key}": value for key, value in views.items() if f"s_{key}" in arrays}
 
 
 def _number(equation: str, name: str, default: float) -> float:
@@ -128,7 +126,7 @@ def _rleaky(reset: str) -> Callable:
         cell = sp.LIF.like_snntorch(
             SIZE,
             p.get("beta", _number(equation, "beta", 0.85)),
-            threshold=_number(equation, "th", 1.0),
+            threshold=_number(equation, "th", 0.9),
             reset_mechanism=reset,
             zero_after_input=True,
         )
@@ -157,19 +155,20 @@ def _feedback(p: Params) -> Callable[[Array], Array]:
 
 def _stateleaky(arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
     x, amount, weight = (jnp.asarray(arrays[key]) for key in ("x", "A", "C"))
-    # snnTorch turns beta into tau = 1 / (1 - beta), so that the decay is exp(beta - 1); beta is recovered from the trace.
+    # snnTorch turns beta into tau = 1 / (1 - beta), so that the decay is exp(beta - 1): recovered from the trace.
     current = arrays["x"] @ arrays["W"].T + arrays["b"]
     ratio = (arrays["mem"][1] - current[1]) / arrays["mem"][0]
     cell = sp.LIFCell(
         SIZE,
         float(-1 / np.log(np.median(ratio))),
+        threshold=0.9,
         reset=sp.NoReset(),
         surrogate=sp.ATan(2.0, tie=">"),
         input_gain=sp.ConstantGain(),
     )
 
     def loss(parameters: tuple[Array, Array]) -> tuple[Array, dict[str, Array]]:
-        current = x @ parameters[0].T + parameters[1]
+        current = x @ parameters[0].T + parameters[1][None, None]
         (spikes, states), _ = scan(Recorded(cell), current, cell.init_state(current.shape[1:2]))
         total = jnp.sum(amount * spikes) + jnp.sum(weight * states.membrane)
         return total, {"spk": spikes, "mem": states.membrane}
@@ -212,9 +211,7 @@ def _norse_lsnn(*, recurrent: bool) -> Callable:
         layer: AbstractCell = sp.Recurrent(cell, _feedback(p)) if recurrent else cell
 
         def state(batch: tuple[int, ...]) -> Any:
-            return jax.tree.map(
-                lambda x: x, eqx.tree_at(_adaptation_of, layer.init_state(batch), replace_fn=_add(start))
-            )
+            return eqx.tree_at(_adaptation_of, layer.init_state(batch), replace_fn=lambda a: a + start)
 
         return layer, _within(view) if recurrent else view, state
 
@@ -223,10 +220,6 @@ def _norse_lsnn(*, recurrent: bool) -> Callable:
 
 def _adaptation_of(state: Any) -> Array:
     return state.cell.adaptation if isinstance(state, sp.RecurrentState) else state.adaptation
-
-
-def _add(start: float) -> Callable[[Array], Array]:
-    return lambda x: x + start
 
 
 def _norse_adalif(p: Params, equation: str) -> tuple:
@@ -352,7 +345,7 @@ def _spyx(*, threshold: float = 0.9, leaky: bool = True, recurrent: bool = False
 
 def _spyx_alif(p: Params, equation: str) -> tuple:
     adaptation = sp.ThresholdAdaptation(sp.tau_from_beta(p["gamma"]), increment=1 - p["gamma"], in_reset=True)
-    cell = sp.LIF.like_spyx(SIZE, p["beta"], threshold=_number(equation, "th", 1.0), adaptation=adaptation)
+    cell = sp.LIF.like_spyx(SIZE, p["beta"], threshold=_number(equation, "th", 0.9), adaptation=adaptation)
     return cell, _with(Tadapt=lambda s: s.adaptation)
 
 
@@ -360,7 +353,7 @@ def _spyx_psu(p: Params, equation: str) -> tuple:
     cell = sp.LIFCell(
         SIZE,
         sp.tau_from_beta(p["beta"]),
-        threshold=_number(equation, "th", 1.0),
+        threshold=_number(equation, "th", 0.9),
         reset=sp.NoReset(),
         surrogate=sp.FastSigmoid(25.0, tie=">"),
         input_gain=sp.ConstantGain(),
@@ -379,12 +372,15 @@ def _brain(reset: str = "soft", **options: Any) -> Callable:
     def make(p: Params, equation: str) -> tuple:
         v_reset = _number(equation, "V_reset", 0.0) if options.pop("v_reset", False) else 0.0
         cell = sp.LIF.like_brainstate(SIZE, v_reset=v_reset, reset=reset, dt=_number(equation, "dt", 1.0), **options)
-        view = _with(a=lambda s: s.adaptation, g=lambda s: 0 * s.membrane, last_spike_time=lambda s: jnp.zeros(()))
+
+        def aux(states: Any) -> dict[str, Array]:
+            adapted = {} if states.adaptation is None else {"a": states.adaptation}
+            return {"g": 0 * states.membrane} | adapted
 
         def views(states: Any, spikes: Array) -> dict[str, Array]:
             steps = jnp.arange(spikes.shape[0], dtype=spikes.dtype)[:, None, None]
             last = jax.lax.cummax(jnp.where(spikes > 0, jax.lax.stop_gradient(steps), -1e7), axis=0)
-            return view(states, spikes) | {"last_spike_time": last}
+            return _mem(states, spikes) | aux(states) | {"last_spike_time": last}
 
         return cell, views
 
@@ -455,11 +451,12 @@ def _curves(name: str, arrays: dict[str, np.ndarray], p: Params) -> dict[str, Ar
 def _seed(arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
     cell = sp.LIF.like_brainstate(3, dt=0.1)
     current = jnp.asarray(arrays["xs"] @ arrays["W"] + arrays["b"])
-    state = sp.LIFState(jnp.asarray(arrays["V0"]))
-    (spikes, states), _ = scan(Recorded(cell), current, state)
+    (spikes, states), _ = scan(Recorded(cell), current, cell.init_state(current.shape[1:2]))
     curves = _curves("surr_braintools", {"x": arrays["surr_x"]} | {k[5:]: v for k, v in arrays.items()}, p)
-    # The 2024 code of these two has mistakes in its formulas, later corrected.
-    curves = {key: curve for key, curve in curves.items() if key not in ("PiecewiseQuadratic", "GaussianGrad")}
+    # The 2024 code of these has mistakes in its formulas, later corrected: a quadratic of the wrong sign, a product
+    # where a quotient was meant, twice the area, and one term of the series fewer than asked for.
+    wrong = ("PiecewiseQuadratic", "GaussianGrad", "PiecewiseLeakyRelu", "SquarewaveFourierSeries")
+    curves = {key: curve for key, curve in curves.items() if key not in wrong}
     return {"V": states.membrane, "spk": spikes} | {f"surr_{key}": curve for key, curve in curves.items()}
 
 

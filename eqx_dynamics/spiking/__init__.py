@@ -27,7 +27,7 @@ from ._leak import SynapticCurrent as SynapticCurrent
 
 # Neurons
 from ._li import LICell as LICell, LIState as LIState
-from ._lif import LIFCell as LIFCell, LIFState as LIFState
+from ._lif import LIFCell as LIFCell, LIFState as LIFState, integrate_and_fire as integrate_and_fire
 from ._neuron import AbstractNeuron as AbstractNeuron
 from ._neurons_alpha import AlphaCell as AlphaCell, AlphaState as AlphaState
 from ._neurons_coba import CobaLIFCell as CobaLIFCell, CobaLIFState as CobaLIFState

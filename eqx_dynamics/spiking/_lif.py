@@ -12,7 +12,7 @@ from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, EulerDecay, 
 from ._leak import SynapticCurrent, check_leak, leak, through_synapse
 from ._neuron import AbstractNeuron, as_size, check_input, check_neuron, out_dtype, zeros
 from ._parameter import ParameterLike, require_fits, resolve, tau_from_beta
-from ._refractory import Refractory, hold
+from ._refractory import Refractory, freeze, hold
 from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
 from ._surrogate import AbstractSurrogate, Stretched, with_tie
 from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
@@ -116,6 +116,7 @@ class LIFCell(AbstractNeuron[LIFState]):
             drive = self.adaptation.drive(drive, adaptation)
             adaptation = self.adaptation.relax(adaptation, self.dt, self.decay)
         membrane = leak(drive, state.membrane, self.tau_mem, self.rest, self.decay, self.input_gain, self.dt)
+        membrane = freeze(self.refractory, state.membrane, membrane, state.countdown)
         return LIFState(membrane, current, adaptation, state.countdown)
 
     def threshold_of(self, state: LIFState) -> Float[Array, "..."] | float:
@@ -353,7 +354,7 @@ class LIFCell(AbstractNeuron[LIFState]):
             input_gain=LeakGain(resistance),
             synapse=synapse,
             adaptation=adaptation,
-            refractory=Refractory(steps) if steps > 0 else None,
+            refractory=Refractory(steps, silent=False) if steps > 0 else None,
             dt=dt,
         )
 
@@ -382,3 +383,28 @@ class LIFCell(AbstractNeuron[LIFState]):
             adaptation=adaptation,
             dt=dt,
         )
+
+
+def integrate_and_fire(
+    size: int | tuple[int, ...],
+    *,
+    threshold: ParameterLike = 1.0,
+    reset: AbstractReset = SubtractReset(),
+    surrogate: AbstractSurrogate = FastSigmoid(),
+    refractory: Refractory | None = None,
+    dt: float | int = 1.0,
+) -> LIFCell:
+    r"""The neuron that does not leak (IF): $v \leftarrow v + I$. A `LIFCell` with an infinite time constant.
+
+    **Arguments:** as for `LIFCell`. **Returns:** the cell.
+    """
+    return LIFCell(
+        size,
+        math.inf,
+        threshold=threshold,
+        reset=reset,
+        surrogate=surrogate,
+        input_gain=ConstantGain(),
+        refractory=refractory,
+        dt=dt,
+    )

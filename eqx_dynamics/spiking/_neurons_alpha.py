@@ -27,9 +27,9 @@ class AlphaCell(AbstractCell[AlphaState]):
 
     $e' = \alpha e + x$, $i' = \beta i - x$, $m' = \kappa (e' + i')$ with $\kappa = 1 + \frac{\ln\alpha}{\ln\beta -
     \ln\alpha}$ and $\alpha = e^{-\Delta t/\tau_{slow}} > \beta = e^{-\Delta t/\tau_{fast}}$; with $r$ the (detached)
-    spikes of the step before, $v = m' + r\, i$, $e \leftarrow e' - r\theta$, $i \leftarrow (1 - r)\, i'$; spike where $v \ge
-    \theta$. The kernel is a difference of exponentials, not a true alpha function, and the reset mixes the two filters:
-    both are snnTorch's. For an alpha-function current put an alpha synapse before a `LIFCell`.
+    spikes of the step before, $v = m' + r\, i$, $e \leftarrow e' - r\theta$, $i \leftarrow (1 - r)\, i'$; spike where
+    $v \ge \theta$. The kernel is a difference of exponentials, not a true alpha function, and the reset mixes the two
+    filters: both are snnTorch's. For an alpha-function current put an alpha synapse before a `LIFCell`.
 
     ??? cite "Reference"
         snnTorch 1.0 `Alpha`; Gerstner & Kistler, Spiking Neuron Models, 2002, section 4.2.

@@ -64,7 +64,7 @@ class SoftSign(AbstractSurrogate):
 class ATan(AbstractSurrogate):
     r"""$g' = \frac{a}{2} / (1 + (\frac{\pi}{2} a x)^2)$ (Fang et al., ICCV 2021). snnTorch's default, a = 2.
 
-    spyx's `arctan(k)` is $1 / (\pi (1 + k \pi x^2))$: `Scaled(ATan(a), 2 / (pi * a))` with `a = 2 * sqrt(k / pi)`.
+    spyx's `arctan(k)` is $1 / (\pi (1 + (k \pi x)^2))$: `Scaled(ATan(2 * k), 1 / (k * pi))`.
     """
 
     slope: Number = 2.0
@@ -249,9 +249,13 @@ class S2NN(AbstractSurrogate):
 
 
 class QPseudoSpike(AbstractSurrogate):
-    r"""$g' = (1 + \frac{2 |x|}{a + 1})^{-a}$ (Herranz-Celotti & Rouat 2022): q sets the tail."""
+    r"""$g' = (1 + \frac{2 |x|}{q + c})^{-q}$ (Herranz-Celotti & Rouat 2022, with c = -1): q sets the tail.
+
+    SpikingJelly has the paper's $c = -1$, braintools $c = 1$.
+    """
 
     order: Number = 2.0
+    shift: Number = -1.0
 
     def derivative(self, x: Curve) -> Curve:
-        return (1 + 2 / (self.order + 1) * jnp.abs(x)) ** -self.order
+        return (1 + 2 / (self.order + self.shift) * jnp.abs(x)) ** -self.order
