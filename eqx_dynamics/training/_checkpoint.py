@@ -77,19 +77,21 @@ class Checkpoint(AbstractCallback):
                 f"`directory` {self.directory!r} holds checkpoints up to step {latest}, but this run starts at step 0. "
                 "Continue it with `state = checkpoint.restore(state, ...)`, or choose an empty folder."
             )
-        return manager, None, None
+        return manager, frozenset(manager.all_steps()), None, None
 
     def __call__(self, report: Report, memory: Any) -> tuple[None, Any]:
-        manager, saved, _ = memory
+        manager, found, saved, _ = memory
         if report.ends_entry and report.num_steps and (report.entry % self.every == 0 or report.is_last):
             metrics = {name: report.values[name] for name in report.metrics if name == self.metric} or None
+            if report.step in found:  # refused by `restore`, and now made anew
+                manager.delete(report.step)
             self._save(manager, report.step, report.state, report.iterator, metrics)
             saved = report.step
-        return None, (manager, saved, report.iterator)
+        return None, (manager, found, saved, report.iterator)
 
     def close(self, memory: Any, state: TrainState | None) -> None:
-        manager, saved, iterator = memory
-        if state is not None and int(state.step) not in (saved, 0) and int(state.step) not in manager.all_steps():
+        manager, found, saved, iterator = memory
+        if state is not None and int(state.step) not in {0, saved, *found}:
             self._save(manager, int(state.step), state, iterator, None)
         manager.wait_until_finished()
         manager.close()
@@ -149,8 +151,6 @@ class Checkpoint(AbstractCallback):
         named = to_named(state)
         position = _position(iterator) if self.save_iterator and iterator is not None else None
         config = {"config": json.loads(self.config), "leaves": describe(state)}
-        if step in manager.all_steps():  # left by an attempt whose checkpoint was refused
-            manager.delete(step)
         manager.save(
             step,
             args=args.Composite(

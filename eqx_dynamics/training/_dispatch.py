@@ -130,7 +130,8 @@ def _run(step_and_batches: tuple[TrainStep, AbstractBatches], state: TrainState)
     new = eqx.tree_at(lambda s: s.epoch_start, new, batches.epoch_start(state, new))
     halted = jnp.bool_(False) if new.health is None else new.health.halted
     metrics = jtu.tree_map(lambda m: jnp.mean(m, where=applied), metrics)
-    return Outcome(metrics, applied.sum(), halted), new
+    outcome = Outcome(metrics, applied.sum(), halted)
+    return (outcome, new) if step.placement is None else step.placement.replicate((outcome, new))
 
 
 _run_keeping = eqx.filter_jit(_run)

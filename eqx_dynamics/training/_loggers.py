@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import equinox as eqx
+import jax
 
 from ._callbacks import AbstractCallback, Plan, Report
 from ._state import TrainState
@@ -108,7 +109,10 @@ class WandB(AbstractSink):
 
 
 class Logger(AbstractCallback):
-    """Writes the metrics of every so many epochs (or dispatches, if `fit` counts steps) to a sink."""
+    """Writes the metrics of every so many epochs (or dispatches, if `fit` counts steps) to a sink.
+
+    With several processes the first one writes.
+    """
 
     sink: AbstractSink
     every: int = eqx.field(static=True)
@@ -127,7 +131,7 @@ class Logger(AbstractCallback):
 
     def __call__(self, report: Report, memory: Any) -> tuple[None, Any]:
         plan, handle = memory
-        if not report.ends_entry or (report.entry % self.every and not report.is_last):
+        if jax.process_index() != 0 or not report.ends_entry or (report.entry % self.every and not report.is_last):
             return None, memory
         if handle is None:
             handle = self.sink.open(tuple(dict.fromkeys([*report.metrics, *plan.evaluated])))

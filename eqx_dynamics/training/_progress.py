@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 
 from .._extras import need
 from ._callbacks import AbstractCallback, Plan, Report
@@ -70,8 +71,8 @@ class RichMeter(AbstractMeter):
 class ProgressBar(AbstractCallback):
     """Steps done, steps per second, time left and chosen metrics; silent when nobody watches.
 
-    Nobody watches if the stream is neither a terminal nor a notebook. Metrics are read, which waits for the device,
-    once per redraw.
+    Nobody watches if the stream is neither a terminal nor a notebook, or this is not the first process. Metrics are
+    read, which waits for the device, once per redraw.
     """
 
     metrics: tuple[str, ...] | None = eqx.field(static=True)
@@ -99,7 +100,7 @@ class ProgressBar(AbstractCallback):
 
     def init(self, plan: Plan) -> Any:
         stream = sys.stderr if self.stream is None else self.stream
-        if not (stream.isatty() or in_notebook()):
+        if jax.process_index() != 0 or not (stream.isatty() or in_notebook()):
             return None
         return self.meter.open(plan.num_steps, stream), 0, time.perf_counter(), {}
 
