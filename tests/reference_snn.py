@@ -1,9 +1,10 @@
 """Our presets for the spiking reference cases: which cell, with which parameters, stands for each library's."""
 
 import functools as ft
+import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +20,13 @@ from reference_snn_surrogates import CURVES
 Params = dict[str, Any]
 Run = Callable[[Params], dict[str, Array]]
 SIZE = 5
+
+
+class Case(NamedTuple):
+    """What a manifest says of a case in words, and its arrays."""
+
+    equation: str
+    arrays: dict[str, np.ndarray]
 
 
 def build(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Run | None:
@@ -41,7 +49,7 @@ def build(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ru
 
 def _run(make: Callable, equation: Any, arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
     p = {name: jnp.asarray(value) for name, value in p.items()}
-    made = make(p, str(equation))
+    made = make(p, Case(str(equation), arrays))
     cell, view, state = made if len(made) == 3 else (*made, None)
     current = p["x"] @ p["W"].T + p["b"][None, None]
     state = cell.init_state(current.shape[1:2]) if state is None else state(current.shape[1:2])
@@ -50,10 +58,20 @@ def _run(make: Callable, equation: Any, arrays: dict[str, np.ndarray], p: Params
     return {"spk": spikes} | {f"s_{key}": value for key, value in views.items() if f"s_{key}" in arrays}
 
 
-def _number(equation: str, name: str, default: float) -> float:
+def _number(case: Case, name: str, default: float) -> float:
     """A constant as written in the manifest's equation, such as `th=.9`."""
-    found = re.search(rf"(?<![A-Za-z_]){name}\s*=\s*(-?\d*\.?\d+)", equation)
+    found = re.search(rf"(?<![A-Za-z_]){name}\s*=\s*(-?\d*\.?\d+)", case.equation)
     return float(found.group(1)) if found else default
+
+
+def _threshold(case: Case, *candidates: float, lag: int = 0) -> float:
+    """The threshold as written, or else the first candidate that lies between the membranes that fired and did not."""
+    membrane, fired = case.arrays["s_mem"], case.arrays["spk"] > 0
+    membrane, fired = (membrane[:-lag], fired[lag:]) if lag else (membrane, fired)
+    for candidate in (_number(case, "th", candidates[0]), *candidates):
+        if membrane[~fired].max() <= candidate < membrane[fired].min():
+            return candidate
+    return candidates[0]
 
 
 def _mem(states: Any, spikes: Array) -> dict[str, Array]:
@@ -77,9 +95,9 @@ def _syn(states: Any) -> Array:
 
 
 def _leaky(reset: str, *, delay: bool = True, surrogate: sp.AbstractSurrogate = sp.ATan(2.0)) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
-        beta = p.get("beta", _number(equation, "beta", 0.85))
-        threshold = p.get("threshold", _number(equation, "th", 0.9))
+    def make(p: Params, case: Case) -> tuple:
+        beta = p.get("beta", _number(case, "beta", 0.85))
+        threshold = p.get("threshold", _number(case, "th", 0.9))
         cell = sp.LIF.like_snntorch(
             SIZE, beta, threshold=threshold, reset_mechanism=reset, reset_delay=delay, surrogate=surrogate
         )
@@ -89,32 +107,32 @@ def _leaky(reset: str, *, delay: bool = True, surrogate: sp.AbstractSurrogate = 
 
 
 def _synaptic(reset: str) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
-        threshold = _number(equation, "th", 1.0)
+    def make(p: Params, case: Case) -> tuple:
+        threshold = _threshold(case, 1.0, 0.9)
         options = {"alpha": p["alpha"], "threshold": threshold, "reset_mechanism": reset, "zero_after_input": True}
         return sp.LIF.like_snntorch(SIZE, p["beta"], **options), _with(syn=_syn)
 
     return make
 
 
-def _alpha(p: Params, equation: str) -> tuple:
-    slow, fast = (sp.tau_from_beta(_number(equation, key, value)) for key, value in (("alpha", 0.9), ("beta", 0.8)))
-    cell = sp.AlphaCell(SIZE, slow, fast, threshold=_number(equation, "th", 0.6))
+def _alpha(p: Params, case: Case) -> tuple:
+    slow, fast = (sp.tau_from_beta(_number(case, key, value)) for key, value in (("alpha", 0.9), ("beta", 0.8)))
+    cell = sp.AlphaCell(SIZE, slow, fast, threshold=_number(case, "th", 0.6))
     return cell, _with(syn_exc=lambda s: s.excitation, syn_inh=lambda s: s.inhibition)
 
 
 def _lapicque(reset: sp.AbstractReset) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
-        resistance, capacitance = _number(equation, "R", 2.0), _number(equation, "C", 2.5)
+    def make(p: Params, case: Case) -> tuple:
+        resistance, capacitance = _number(case, "R", 2.0), _number(case, "C", 2.5)
         cell = sp.LIFCell(
             SIZE,
             resistance * capacitance,
-            threshold=_number(equation, "th", 0.8),
+            threshold=_number(case, "th", 0.8),
             reset=reset,
             surrogate=sp.ATan(2.0, tie=">"),
             decay=sp.EulerDecay(),
             input_gain=sp.RateGain(resistance),
-            dt=_number(equation, "dt", 1.0),
+            dt=_number(case, "dt", 1.0),
         )
         return cell, _mem
 
@@ -122,11 +140,11 @@ def _lapicque(reset: sp.AbstractReset) -> Callable:
 
 
 def _rleaky(reset: str) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
+    def make(p: Params, case: Case) -> tuple:
         cell = sp.LIF.like_snntorch(
             SIZE,
-            p.get("beta", _number(equation, "beta", 0.85)),
-            threshold=_number(equation, "th", 0.9),
+            p.get("beta", _number(case, "beta", 0.85)),
+            threshold=_threshold(case, 0.9, 1.0),
             reset_mechanism=reset,
             zero_after_input=True,
         )
@@ -135,12 +153,12 @@ def _rleaky(reset: str) -> Callable:
     return make
 
 
-def _rsynaptic(p: Params, equation: str) -> tuple:
+def _rsynaptic(p: Params, case: Case) -> tuple:
     cell = sp.LIF.like_snntorch(
         SIZE,
-        _number(equation, "beta", 0.8),
-        alpha=_number(equation, "alpha", 0.7),
-        threshold=_number(equation, "th", 1.0),
+        _number(case, "beta", 0.8),
+        alpha=_number(case, "alpha", 0.7),
+        threshold=_number(case, "th", 1.0),
     )
     return sp.Recurrent(cell, _feedback(p)), _within(_with(syn=_syn))
 
@@ -182,7 +200,7 @@ def _stateleaky(arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
 
 
 def _norse(*, subtract: bool = False, box: bool = False, recurrent: bool = False) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
+    def make(p: Params, case: Case) -> tuple:
         method = "subtract" if subtract else "value"
         tau_syn = None if box else 5.0
         cell = sp.LIF.like_norse(SIZE, 10.0, tau_syn, reset_method=method, detach=recurrent)
@@ -197,14 +215,14 @@ def _decayed(states: Any) -> Array:
     return 0.8 * states.current
 
 
-def _norse_refractory(p: Params, equation: str) -> tuple:
+def _norse_refractory(p: Params, case: Case) -> tuple:
     cell = sp.LIF.like_norse(SIZE, refractory=sp.Refractory(3, differentiable=True))
     return cell, _with(i=_decayed, rho=lambda s: s.countdown)
 
 
 def _norse_lsnn(*, recurrent: bool) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
-        start = _number(equation, "b0", 1.0) - 1.0
+    def make(p: Params, case: Case) -> tuple:
+        start = _number(case, "b0", 1.0) - 1.0
         adaptation = sp.ThresholdAdaptation(200.0, increment=1.8, detach=recurrent)
         cell = sp.LIF.like_norse(SIZE, adaptation=adaptation, detach=recurrent)
         view = _with(i=_syn, b=lambda s: 1 + s.adaptation)
@@ -222,7 +240,7 @@ def _adaptation_of(state: Any) -> Array:
     return state.cell.adaptation if isinstance(state, sp.RecurrentState) else state.adaptation
 
 
-def _norse_adalif(p: Params, equation: str) -> tuple:
+def _norse_adalif(p: Params, case: Case) -> tuple:
     cell = sp.LIF.like_norse(
         SIZE, reset_method="subtract", adaptation=sp.CurrentAdaptation(50.0, increment=0.5), detach=False
     )
@@ -230,7 +248,7 @@ def _norse_adalif(p: Params, equation: str) -> tuple:
 
 
 def _norse_li(*, box: bool) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
+    def make(p: Params, case: Case) -> tuple:
         cell = sp.LICell(SIZE, 10.0, decay=sp.EulerDecay(), synapse=None if box else sp.SynapticCurrent(5.0))
         return cell, _mem if box else _with(i=_decayed)
 
@@ -238,13 +256,13 @@ def _norse_li(*, box: bool) -> Callable:
 
 
 def _norse_ex(*, adaptive: bool) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
+    def make(p: Params, case: Case) -> tuple:
         common: dict[str, Any] = dict(
             tau_mem=10.0,
             threshold=1.0,
             rest=0.0,
             onset=1.0,
-            sharpness=_number(equation, "dT", 0.5),
+            sharpness=_number(case, "dT", 0.5),
             reset=sp.ValueReset(0.0, detach=False),
             surrogate=sp.FastSigmoid(1.0, tie=">"),
             synapse=sp.SynapticCurrent(5.0),
@@ -260,7 +278,7 @@ def _norse_ex(*, adaptive: bool) -> Callable:
     return make
 
 
-def _norse_coba(p: Params, equation: str) -> tuple:
+def _norse_coba(p: Params, case: Case) -> tuple:
     cell = sp.CobaLIFCell(
         SIZE,
         tau_excitation=5.0,
@@ -280,17 +298,17 @@ def _norse_coba(p: Params, equation: str) -> tuple:
     return cell, _with(g_e=lambda s: s.excitation, g_i=lambda s: s.inhibition)
 
 
-def _norse_iaf(p: Params, equation: str) -> tuple:
+def _norse_iaf(p: Params, case: Case) -> tuple:
     surrogate = sp.FastSigmoid(1.0, tie=">")
     return sp.integrate_and_fire(SIZE, reset=sp.ValueReset(0.0, detach=False), surrogate=surrogate), _mem
 
 
-def _norse_izhikevich(p: Params, equation: str) -> tuple:
+def _norse_izhikevich(p: Params, case: Case) -> tuple:
     cell = sp.IzhikevichCell(
         SIZE,
-        d=_number(equation, "d", 6.0),
-        initial_membrane=_number(equation, "v0", -70.0),
-        initial_recovery=_number(equation, "u0", -14.0),
+        d=_number(case, "d", 6.0),
+        initial_membrane=_number(case, "v0", -70.0),
+        initial_recovery=_number(case, "u0", -14.0),
         reset=sp.ValueReset(-65.0, detach=False),
         surrogate=sp.FastSigmoid(1.0, tie=">"),
         integrator=sp.ForwardEuler(),
@@ -304,11 +322,11 @@ def _norse_izhikevich(p: Params, equation: str) -> tuple:
 
 
 def _jelly(*, decay_input: bool, soft: bool, detach: bool = False) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
+    def make(p: Params, case: Case) -> tuple:
         cell = sp.LIF.like_spikingjelly(
             SIZE,
-            _number(equation, "tau", 2.5),
-            v_threshold=_number(equation, "v_th", 0.9),
+            _number(case, "tau", 2.5),
+            v_threshold=_number(case, "v_th", 0.9),
             v_reset=None if soft else 0.0,
             decay_input=decay_input,
             detach_reset=detach,
@@ -318,12 +336,12 @@ def _jelly(*, decay_input: bool, soft: bool, detach: bool = False) -> Callable:
     return make
 
 
-def _jelly_plif(p: Params, equation: str) -> tuple:
+def _jelly_plif(p: Params, case: Case) -> tuple:
     tau = eqx.tree_at(lambda t: t.raw, sp.Positive(2.0, lower=1.0), -p["w"])
-    return sp.LIF.like_spikingjelly(SIZE, tau, v_threshold=_number(equation, "th", 0.9), v_reset=None), _mem
+    return sp.LIF.like_spikingjelly(SIZE, tau, v_threshold=_number(case, "th", 0.9), v_reset=None), _mem
 
 
-def _jelly_if(p: Params, equation: str) -> tuple:
+def _jelly_if(p: Params, case: Case) -> tuple:
     reset = sp.SubtractReset(detach=False)
     return sp.integrate_and_fire(SIZE, threshold=0.9, reset=reset, surrogate=sp.Sigmoid(4.0)), _mem
 
@@ -332,8 +350,8 @@ def _jelly_if(p: Params, equation: str) -> tuple:
 
 
 def _spyx(*, threshold: float = 0.9, leaky: bool = True, recurrent: bool = False, cuba: bool = False) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
-        theta = _number(equation, "th", threshold)
+    def make(p: Params, case: Case) -> tuple:
+        theta = _threshold(case, threshold, 1.0, 0.9, lag=1)
         cell = sp.LIF.like_spyx(SIZE, p["beta"] if leaky else 1.0, alpha=p.get("alpha"), threshold=theta)
         view = _with(Isyn=_syn) if cuba else _mem
         if recurrent:
@@ -343,17 +361,17 @@ def _spyx(*, threshold: float = 0.9, leaky: bool = True, recurrent: bool = False
     return make
 
 
-def _spyx_alif(p: Params, equation: str) -> tuple:
+def _spyx_alif(p: Params, case: Case) -> tuple:
     adaptation = sp.ThresholdAdaptation(sp.tau_from_beta(p["gamma"]), increment=1 - p["gamma"], in_reset=True)
-    cell = sp.LIF.like_spyx(SIZE, p["beta"], threshold=_number(equation, "th", 0.9), adaptation=adaptation)
+    cell = sp.LIF.like_spyx(SIZE, p["beta"], threshold=_number(case, "th", 0.9), adaptation=adaptation)
     return cell, _with(Tadapt=lambda s: s.adaptation)
 
 
-def _spyx_psu(p: Params, equation: str) -> tuple:
+def _spyx_psu(p: Params, case: Case) -> tuple:
     cell = sp.LIFCell(
         SIZE,
         sp.tau_from_beta(p["beta"]),
-        threshold=_number(equation, "th", 0.9),
+        threshold=_number(case, "th", 0.9),
         reset=sp.NoReset(),
         surrogate=sp.FastSigmoid(25.0, tie=">"),
         input_gain=sp.ConstantGain(),
@@ -361,17 +379,17 @@ def _spyx_psu(p: Params, equation: str) -> tuple:
     return cell, _mem
 
 
-def _spyx_li(p: Params, equation: str) -> tuple:
+def _spyx_li(p: Params, case: Case) -> tuple:
     return sp.LICell(SIZE, sp.tau_from_beta(p["beta"]), input_gain=sp.ConstantGain()), _mem
 
 
 # brainpy.state: dt = 1 ms unless the equation says otherwise
 
 
-def _brain(reset: str = "soft", **options: Any) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
-        v_reset = _number(equation, "V_reset", 0.0) if options.pop("v_reset", False) else 0.0
-        cell = sp.LIF.like_brainstate(SIZE, v_reset=v_reset, reset=reset, dt=_number(equation, "dt", 1.0), **options)
+def _brain(reset: str = "soft", *, lowered: bool = False, **options: Any) -> Callable:
+    def make(p: Params, case: Case) -> tuple:
+        v_reset = _soft_reset(case, p) if lowered else 0.0
+        cell = sp.LIF.like_brainstate(SIZE, v_reset=v_reset, reset=reset, dt=_number(case, "dt", 1.0), **options)
 
         def aux(states: Any) -> dict[str, Array]:
             adapted = {} if states.adaptation is None else {"a": states.adaptation}
@@ -387,6 +405,17 @@ def _brain(reset: str = "soft", **options: Any) -> Callable:
     return make
 
 
+def _soft_reset(case: Case, p: Params) -> float:
+    """The value that a soft reset aims at, as written or else read off the step after a spike."""
+    written = _number(case, "V_reset", math.nan)
+    if not math.isnan(written):
+        return written
+    fired, v = case.arrays["spk"][:-1] > 0, case.arrays["s_V"]
+    current = (case.arrays["p_x"] @ case.arrays["p_W"].T + case.arrays["p_b"])[1:]
+    before = current + (v[1:] - current) * math.exp(_number(case, "dt", 1.0) / 5.0)
+    return round(float(np.median((before - v[:-1] + 1.0)[fired])), 4)
+
+
 def _brain_reset(threshold: float, v_reset: float) -> dict[str, Any]:
     return {
         "threshold": threshold,
@@ -397,11 +426,11 @@ def _brain_reset(threshold: float, v_reset: float) -> dict[str, Any]:
 
 
 def _brain_ode(cell: Callable, threshold: float, **views: Callable) -> Callable:
-    def make(p: Params, equation: str) -> tuple:
-        theta = _number(equation, "V_th", threshold)
-        dt = _number(equation, "dt", 1.0)
+    def make(p: Params, case: Case) -> tuple:
+        theta = _number(case, "V_th", threshold)
+        dt = _number(case, "dt", 1.0)
         made = cell(SIZE, integrator=sp.ExponentialEuler(sequential=True), dt=dt, **_brain_reset(theta, -68.0))
-        start = _number(equation, "V0", -65.0)
+        start = _number(case, "V0", -65.0)
 
         def state(batch: tuple[int, ...]) -> Any:
             return eqx.tree_at(lambda s: s.membrane, made.init_state(batch), replace_fn=lambda v: 0 * v + start)
@@ -411,22 +440,22 @@ def _brain_ode(cell: Callable, threshold: float, **views: Callable) -> Callable:
     return make
 
 
-def _brain_izhikevich(p: Params, equation: str) -> tuple:
+def _brain_izhikevich(p: Params, case: Case) -> tuple:
     cell = sp.IzhikevichCell(
         SIZE,
         d=8.0,
-        initial_membrane=_number(equation, "V0", -55.0),
-        initial_recovery=_number(equation, "u0", 0.0),
+        initial_membrane=_number(case, "V0", -55.0),
+        initial_recovery=_number(case, "u0", 0.0),
         reset=sp.ValueReset(-65.0, timing="before_decay"),
         surrogate=sp.Stretched(sp.Triangle(0.3, 1.0), 30.0),
         integrator=sp.ExponentialEuler(sequential=True),
         overshoot=float("inf"),
-        dt=_number(equation, "dt", 0.3),
+        dt=_number(case, "dt", 0.3),
     )
     return cell, _with(u=lambda s: s.recovery)
 
 
-def _brain_hh(p: Params, equation: str) -> tuple:
+def _brain_hh(p: Params, case: Case) -> tuple:
     cell = sp.HodgkinHuxleyCell(
         SIZE, g_leak=0.03, threshold=20.0, surrogate=sp.Stretched(sp.Triangle(0.3, 1.0), 20.0), dt=1.0
     )
@@ -513,7 +542,7 @@ CELLS: dict[str, Callable] = {
     "bp_if_soft": _brain(),
     "bp_lif_soft": _brain(),
     "bp_lif_hard": _brain("hard"),
-    "bp_lif_soft_vreset": _brain(v_reset=True),
+    "bp_lif_soft_vreset": _brain(lowered=True),
     "bp_lifref_soft": _brain(tau_ref=3.0),
     "bp_alif_soft": _brain(adaptation=sp.ThresholdAdaptation(20.0, strength=0.3)),
     "bp_cubalif_soft": _brain(),
