@@ -53,8 +53,13 @@ class RowMessages(AbstractMessages):
         return segment_count(self.index, self.num_receivers)
 
     def sum(self, transform: Callable[..., Any] = lambda m: m, *at_receiver: Array) -> Any:
-        per_row = [a.at[self.index].get(mode="clip") for a in at_receiver]
-        values = jax.vmap(transform, axis_size=self.rows.shape[0])(self.rows, *per_row)
+        rows, per_row = self.rows, []
+        if at_receiver:  # of rows that count nowhere, neither value reaches `transform`: exp(m - top) could overflow
+            inside = (self.index >= 0) & (self.index < self.num_receivers)
+            rows = jnp.where(inside.reshape(-1, *[1] * (rows.ndim - 1)), rows, 0)
+            ids = jnp.where(inside, self.index, self.num_receivers)
+            per_row = [a.at[ids].get(mode="fill", fill_value=0) for a in at_receiver]
+        values = jax.vmap(transform, axis_size=rows.shape[0])(rows, *per_row)
         return jax.tree.map(lambda v: segment_sum(v, self.index, self.num_receivers), values)
 
     def max(self, transform: Callable[[Array], Array] = lambda m: m) -> Array:
