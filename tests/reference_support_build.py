@@ -56,6 +56,7 @@ def _construct(name: str, ctor: dict[str, Any], key: PRNGKeyArray) -> eqx.Module
     cls = find_class(name)
     ctor = _arguments_of_aggregations(name, ctor)
     parameters = inspect.signature(cls).parameters
+    ctor = {k: v for k, v in ctor.items() if k != "mode_kwargs"} | (ctor.get("mode_kwargs") or {})
     arguments: dict[str, Any] = {}
     for i, (keyword, value) in enumerate(sorted(ctor.items())):
         candidates = _KEYWORDS.get(keyword, (keyword,))

@@ -4,6 +4,7 @@ from ._aggregation import (
     AbstractAggregation as AbstractAggregation,
     AbstractStreamingAggregation as AbstractStreamingAggregation,
 )
+from ._multi import AggregationLike as AggregationLike, Multi as Multi, as_aggregation as as_aggregation
 from ._ordered import LSTM as LSTM, Median as Median, Quantile as Quantile, Sort as Sort
 from ._streaming import (
     LogSumExp as LogSumExp,

@@ -67,7 +67,7 @@ class Sort(AbstractAggregation):
             return jnp.zeros((num_segments, self.k * x.shape[1]), x.dtype)
         falling = jnp.argsort(-jax.lax.stop_gradient(x[:, -1]), stable=True)
         order, start, count = _slots(index[falling], num_segments)
-        place = jnp.arange(self.k)
+        place = jnp.arange(self.k, dtype=start.dtype)
         row = falling[order[jnp.minimum(start[:, None] + place[None], x.shape[0] - 1)]]
         taken = jnp.where((place[None] < count[:, None])[..., None], x[row], 0)
         return taken.reshape(num_segments, -1)
@@ -132,5 +132,5 @@ class LSTM(AbstractAggregation):
             return jax.tree.map(lambda n, old: jnp.where(going, n, old), new, state), None
 
         zeros = jnp.zeros((num_segments, out_features), x.dtype)
-        (hidden, _), _ = jax.lax.scan(step, (zeros, zeros), jnp.arange(steps))
+        (hidden, _), _ = jax.lax.scan(step, (zeros, zeros), jnp.arange(steps, dtype=start.dtype))
         return hidden

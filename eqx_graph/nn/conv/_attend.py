@@ -11,7 +11,7 @@ from ...data import AbstractEdges, EdgeList
 from ...ops import attention, edge_softmax, matmul
 from .._dropout import drop, is_active
 from .._linear import project
-from .._resolve import as_aggregation
+from ..aggr._multi import as_aggregation
 
 
 FillValue = float | Float[Array, "..."] | Literal["mean", "sum", "add", "min", "max", "mul"]
@@ -34,7 +34,7 @@ def split_heads(x: Float[Array, "rows total"], heads: int) -> Float[Array, "rows
 
 def merge_heads(x: Float[Array, "rows heads channels"], concat: bool) -> Float[Array, "rows out"]:
     """Heads side by side, or their mean."""
-    return x.reshape(x.shape[0], -1) if concat else jnp.mean(x, axis=1)
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2]) if concat else jnp.mean(x, axis=1)
 
 
 def loops_of(edges: AbstractEdges) -> int:

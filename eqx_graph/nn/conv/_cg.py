@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...data import EdgeIndexLike
 from .._linear import check_features
 from .._message_passing import MessagePassing
-from .._resolve import AggregationLike, as_aggregation
 from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ..norm import BatchNorm
 from ._adjacency import Flow
 from ._neighbors import Nodes, edge_features, endpoints

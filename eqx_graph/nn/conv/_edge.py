@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int
 
 from ...data import AbstractEdges, EdgeIndex, EdgeIndexLike
 from .._message_passing import MessagePassing
-from .._resolve import AggregationLike, as_aggregation
 from .._rows import apply_row
 from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._first_last import split_first
 from ._neighbors import Nodes, endpoints

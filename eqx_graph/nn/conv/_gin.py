@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
 from .._message_passing import MessagePassing
-from .._resolve import AggregationLike, as_aggregation
 from .._rows import apply_rows
 from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._neighbors import Nodes, edge_features, endpoints, inputs_of, neighbors
 

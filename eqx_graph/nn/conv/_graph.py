@@ -7,8 +7,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
 from .._linear import project
-from .._resolve import AggregationLike, aggregated_features, as_aggregation
 from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, aggregated_features, as_aggregation
 from ._adjacency import Flow, convolve
 from ._neighbors import Nodes, endpoints, is_linear, neighbors
 

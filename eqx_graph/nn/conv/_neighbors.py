@@ -9,7 +9,7 @@ from ...data import AbstractEdges, EdgeIndex, EdgeIndexLike, as_edges
 from ...ops import matmul, segment_count
 from .._linear import check_features
 from .._message_passing import MessagePassing
-from ..aggr import AbstractAggregation, Mean, Sum
+from ..aggr import AbstractAggregation, Mean, Multi, Sum
 from ._adjacency import Flow, arrange_weight, directed
 
 
@@ -69,6 +69,8 @@ def neighbors(
 
     **Arguments:** `edge_weight` in the caller's order; 1 if None.
     """
+    if isinstance(aggregation, Multi):
+        return aggregation.combine([neighbors(a, edges, x, edge_weight) for a in aggregation.aggrs])
     if not is_linear(aggregation):
         weight = None if edge_weight is None else edge_weight.astype(x.dtype)
         return _Neighbors(aggregation).propagate(edges, x=(x, None), edge_weight=weight)

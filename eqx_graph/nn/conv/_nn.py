@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...data import EdgeIndexLike
 from .._linear import add_bias, check_features, project
 from .._message_passing import MessagePassing
-from .._resolve import AggregationLike, as_aggregation
 from .._rows import apply_row
 from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._first_last import split_last
 from ._neighbors import Nodes, edge_features, endpoints

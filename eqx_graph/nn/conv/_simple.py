@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...data import EdgeIndexLike
-from .._resolve import AggregationLike, as_aggregation
 from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._neighbors import Nodes, endpoints, neighbors
 
