@@ -80,8 +80,6 @@ def _spmm_csr(weight: Any, x: Any, layout: Layout, num_rows: int, platform: str)
         return out.reshape(num_rows, *x.shape[1:])
     if heads == 1:
         return product(weight[:, 0], x[:, 0])[:, None]
-    if heads <= 8:
-        return jnp.stack([product(weight[:, h], x[:, h]) for h in range(heads)], axis=1)
     out = jax.lax.map(lambda wx: product(*wx), (weight.T, jnp.moveaxis(x, 1, 0)))
     return jnp.moveaxis(out, 0, 1)
 

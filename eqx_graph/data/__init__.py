@@ -6,6 +6,12 @@ from ._budget import (
     PaddingBudget as PaddingBudget,
     PaddingLadder as PaddingLadder,
 )
+from ._edge_convert import (
+    edges_from_bcsr as edges_from_bcsr,
+    edges_from_scipy as edges_from_scipy,
+    edges_to_bcsr as edges_to_bcsr,
+    edges_to_scipy as edges_to_scipy,
+)
 from ._edges import (
     AbstractEdges as AbstractEdges,
     EdgeIndex as EdgeIndex,

@@ -48,7 +48,7 @@ class AbstractEdges(eqx.Module):
 
     @abc.abstractmethod
     def sum_received(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_receivers *dims"]:
-        """Sum of per-edge values (layout order) over the edges entering each receiver; masked edges are not left out."""
+        """Sum of per-edge values (layout order) over the edges entering each receiver, masked ones included."""
 
     @abc.abstractmethod
     def arrange(self, edge_values: T) -> T:
@@ -125,6 +125,31 @@ class AbstractEdges(eqx.Module):
         )
         has_loop = (last >= 0).reshape(-1, *[1] * (edge_values.ndim - 1))
         return jnp.where(has_loop, found, jnp.asarray(fill_value, edge_values.dtype))
+
+    def _duplicate_groups(self) -> tuple[Array, Array]:
+        """For every edge, the group of edges with its ends that count, and whether it is the first of the group."""
+        senders, receivers = jnp.asarray(self.senders), jnp.asarray(self.receivers)
+        masked = jnp.zeros(self.num_edges, bool) if self.edge_mask is None else ~jnp.asarray(self.edge_mask)
+        order = jnp.lexsort((senders, receivers, masked))  # stable: the first of a run is the first of the edges
+        runs = [a[order] for a in (senders, receivers, masked)]
+        changes = [a[1:] != a[:-1] for a in runs]
+        starts = jnp.concatenate([jnp.ones(min(1, self.num_edges), bool), changes[0] | changes[1] | changes[2]])
+        group = jnp.cumsum(starts, dtype=jnp.int32) - 1
+        zeros = jnp.zeros(self.num_edges, jnp.int32)
+        first = starts & ~runs[2]
+        return zeros.at[order].set(group), jnp.zeros(self.num_edges, bool).at[order].set(first)
+
+    def coalesce(self) -> "AbstractEdges":
+        """Masks all but the first of the edges with the same two ends; shapes and order stay (one sort).
+
+        `sum_duplicates`, called before, gives the edges that remain the sum of their duplicates' values.
+        """
+        return self.with_edge_mask(self._duplicate_groups()[1])
+
+    def sum_duplicates(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_edges *dims"]:
+        """Per-edge values (layout order) summed over the edges with the same two ends, for each of them."""
+        group, _ = self._duplicate_groups()
+        return jnp.zeros_like(edge_values).at[group].add(edge_values)[group]
 
 
 class EdgeList(AbstractEdges):
@@ -342,6 +367,38 @@ class EdgeIndex(AbstractEdges):
             num_receivers=self.num_receivers,
             kernel=self.kernel,
         )
+
+    def to_undirected(self) -> "EdgeIndex":
+        """Every edge in both directions, once: `with_reversed().coalesce()`."""
+        return self.with_reversed().coalesce()
+
+    def with_reversed(self) -> "EdgeIndex":
+        """The edges and, behind them in the caller's order, the same edges turned round; duplicates are kept.
+
+        For an undirected graph with the values of edges that are there both ways added up, as in PyG:
+
+            both = edges.with_reversed()
+            values = both.sum_duplicates(both.arrange(jnp.concatenate([edge_values, edge_values])))
+            both = both.coalesce()
+
+        **Raises:** `ValueError` for a bipartite layout.
+        """
+        if self.num_senders != self.num_receivers:
+            raise ValueError(
+                f"`with_reversed` needs one set of nodes; got num_senders={self.num_senders} and "
+                f"num_receivers={self.num_receivers}."
+            )
+        edge_index = self.to_array()
+        both = jnp.concatenate([edge_index, edge_index[::-1]], axis=1)
+        mask = None
+        if self.edge_mask is not None:
+            one = self.restore(jnp.asarray(self.edge_mask))
+            mask = jnp.concatenate([one, one])
+        sizes = {"num_senders": self.num_senders, "num_receivers": self.num_receivers}
+        return EdgeIndex.from_array(both, edge_mask=mask, **sizes).with_kernel(self.kernel)
+
+    def coalesce(self) -> "EdgeIndex":
+        return self.with_edge_mask(self._duplicate_groups()[1])
 
 
 EdgeIndexLike = AbstractEdges | Int[Array, "2 num_edges"] | Int[np.ndarray, "2 num_edges"]
