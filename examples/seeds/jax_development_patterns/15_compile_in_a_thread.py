@@ -3,6 +3,8 @@
 As the document advises. Tracing is Python and stays here; XLA's compilation runs without Python's lock.
 """
 
+# slow: compiles several programs
+
 import time
 
 import equinox as eqx

@@ -5,6 +5,8 @@ masks have data-dependent shapes and fail under jit unless `size=` is given. `x.
 nothing is in place, so torch's trailing underscore has no counterpart.
 """
 
+# slow: compiles several programs
+
 import tempfile
 
 import jax
