@@ -1,0 +1,8 @@
+"""Recordings to study dynamics on: generators with known truth, and real data."""
+
+from ._switching import (
+    SwitchingLinearSystem as SwitchingLinearSystem,
+    SwitchingSample as SwitchingSample,
+    linear_system as linear_system,
+)
+from ._windows import stack_windows as stack_windows

@@ -10,7 +10,8 @@ from .._scan import scan
 from ._inference import Inference, InferenceState, LatentInference, concatenate_time, start_state
 from ._likelihoods import check_observations
 from ._model import TiDHy
-from ._types import SEQUENCES, Solution
+from ._types import SEQUENCES, LatentState, Solution
+from .solvers import AbstractIterativeSolver, Iterate
 
 
 def infer(
@@ -82,6 +83,35 @@ def infer_step(
         mask = mask[..., None, :]
     solution, state = infer(model, observation[..., None, :], inference, mask=mask, state=state, key=key)
     return jtu.tree_map(lambda leaf: leaf[:, 0] if observation.ndim == 2 else leaf[0], solution), state
+
+
+def inference_trace(
+    model: TiDHy,
+    observation: Float[Array, "sequences observations"],
+    inference: Inference,
+    *,
+    state: InferenceState,
+    num_steps: int,
+) -> LatentState:
+    """Every iterate of one time step, axes `(sequences, num_steps)`, without stopping early: to study a solver.
+
+    **Raises:** `TypeError` if the solver is not an `AbstractIterativeSolver`.
+    """
+    solver = inference.solver
+    if not isinstance(solver, AbstractIterativeSolver):
+        raise TypeError(f"`inference.solver` must be iterative to be traced; got {type(solver).__name__}.")
+    cell = LatentInference(model, inference)
+
+    def run(observation: Float[Array, " observations"], state: InferenceState) -> LatentState:
+        problem = cell.problem(observation, state)
+
+        def step(iterate: Iterate, _) -> tuple[Iterate, LatentState]:
+            iterate = solver.step(problem, iterate)
+            return iterate, iterate.state
+
+        return jax.lax.scan(step, solver.init(problem, state.last), length=num_steps)[1]
+
+    return jax.vmap(run, axis_name=SEQUENCES)(observation, state)
 
 
 class Forecast(eqx.Module):

@@ -107,16 +107,17 @@ class LatentInference(AbstractCell[InferenceState]):
         self, x: PyTree, state: InferenceState, *, key: PRNGKeyArray | None = None
     ) -> tuple[Solution, InferenceState]:
         """Infer one time step; the first of a sequence if the state is a fresh one."""
-        problem = self._problem(x, state)
+        problem = self.problem(x, state)
         return self._finish(self.inference.solver(problem, state.last))
 
     def begin(self, x: PyTree, state: InferenceState) -> tuple[Solution, InferenceState]:
         """Infer the first time step of a sequence by `inference.start`."""
         if self.inference.start is None:
             return self(x, state)
-        return self._finish(self.inference.start(self._problem(x, state), state.last))
+        return self._finish(self.inference.start(self.problem(x, state), state.last))
 
-    def _problem(self, x: PyTree, state: InferenceState) -> StepProblem:
+    def problem(self, x: PyTree, state: InferenceState) -> StepProblem:
+        """What the solver is given at this step."""
         observation, mask = x if isinstance(x, tuple) else (x, None)
         previous = state.last if self.inference.solver.is_differentiable else freeze(state.last)
         return StepProblem(

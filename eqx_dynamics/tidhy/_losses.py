@@ -1,17 +1,16 @@
 """The training loss: terms of the model given inferred latents, all time steps at once."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ._drivers import infer
-from ._inference import Inference, InferenceState, start_state
+from ._drivers import infer, reconstruct
+from ._inference import Inference, InferenceState, LatentInference, start_state
 from ._model import TiDHy
 from ._problem import Objective
+from ._regularizers import Regularizer
 from ._types import LatentState, RealScalar, Solution
 
 
@@ -110,3 +109,92 @@ def r_squared(
     residual = jnp.sum(jnp.where(mask, (observations - estimates) ** 2, 0.0))
     total = jnp.sum(jnp.where(mask, (observations - means) ** 2, 0.0))
     return 1 - residual / jnp.maximum(total, jnp.finfo(observations.dtype).tiny)
+
+
+class Inferred(eqx.Module):
+    """A batch with the latents inferred for it, ready for `loss_terms` at any parameters."""
+
+    observations: Float[Array, "batch time observations"]
+    mask: Bool[Array, "batch time observations"] | None
+    solution: Solution
+    before: InferenceState
+    after: InferenceState
+    objective: Objective
+
+    def terms(self, model: TiDHy) -> LossTerms:
+        """The terms of the loss, with the latents as they are."""
+        return loss_terms(model, self.observations, self.solution, self.before, self.objective, self.mask)
+
+
+class TiDHyLoss(eqx.Module):
+    """What `eqx_dynamics.training.make_step` differentiates: inference, then the loss terms and regularisers.
+
+    **Arguments:**
+
+    - `inference`: how latents are found; its `objective.temporal` also weighs the temporal term.
+    - `regularizers`: each `(model, solution) -> scalar`, such as `BasisSimilarity`.
+    - `weights`: of the terms, in the order of `LossTerms`.
+    """
+
+    inference: Inference
+    regularizers: tuple[Regularizer, ...] = ()
+    weights: tuple[RealScalar, RealScalar, RealScalar, RealScalar] = (1.0, 1.0, 1.0, 1.0)
+
+    def __call__(
+        self, model: TiDHy, batch: Windows | Float[Array, "batch time observations"], key: PRNGKeyArray | None
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The loss of a batch of windows, each a fresh sequence, and metrics.
+
+        Metrics: the terms, `r2` of the reconstruction, `inference_steps` (mean per time step) and `diverged` (fraction
+        of time steps).
+        """
+        inferred = self.infer(model, batch, key)
+        return self.total(model, inferred), self.metrics(model, inferred)
+
+    def infer(
+        self,
+        model: TiDHy,
+        batch: Windows | Float[Array, "batch time observations"],
+        key: PRNGKeyArray | None = None,
+        *,
+        state: InferenceState | None = None,
+        initial_context: Float[Array, "batch context"] | None = None,
+    ) -> Inferred:
+        """Latents of a batch; `state` carries on from the window before, `initial_context` starts fresh ones."""
+        batch = batch if isinstance(batch, Windows) else Windows(batch)
+        observations, mask = batch.observations, batch.mask
+        if mask is not None and mask.ndim == 2:
+            mask = jnp.broadcast_to(mask[..., None], observations.shape)
+        before = state
+        if before is None and initial_context is None:
+            before = LatentInference(model, self.inference).init_state(observations.shape[:1], key=key)
+            initial_context = before.last.context_latents
+        elif before is None:
+            before = start_state(model, initial_context)
+        solution, after = infer(
+            model, observations, self.inference, mask=mask, state=state, initial_context=initial_context
+        )
+        return Inferred(observations, mask, solution, before, after, self.inference.objective)
+
+    def total(self, model: TiDHy, inferred: Inferred) -> Float[Array, ""]:
+        """The loss, given latents."""
+        terms = inferred.terms(model)
+        leaves = (terms.reconstruction, terms.prediction, terms.temporal, terms.prior)
+        loss = sum((w * term for w, term in zip(self.weights, leaves, strict=True)), jnp.zeros_like(leaves[0]))
+        for regularizer in self.regularizers:
+            loss = loss + regularizer(model, inferred.solution)
+        return loss
+
+    def metrics(self, model: TiDHy, inferred: Inferred) -> dict[str, Array]:
+        """Scalars to watch."""
+        terms, solution = inferred.terms(model), inferred.solution
+        estimates = reconstruct(model, jax.lax.stop_gradient(solution.latents))
+        return {
+            "reconstruction": terms.reconstruction,
+            "prediction": terms.prediction,
+            "temporal": terms.temporal,
+            "prior": terms.prior,
+            "r2": r_squared(estimates, inferred.observations, inferred.mask),
+            "inference_steps": jnp.mean(solution.num_steps.astype(inferred.observations.dtype)),
+            "diverged": jnp.mean(solution.has_diverged.astype(inferred.observations.dtype)),
+        }

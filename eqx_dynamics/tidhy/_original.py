@@ -4,7 +4,10 @@ from collections.abc import Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpy as np
+import optax
+from jaxtyping import PyTree
 
 from ._decoders import LinearDecoder
 from ._mlp import NormedMLP
@@ -90,3 +93,30 @@ def _from_flax(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         kind = {"kernel": "weight", "scale": "weight"}.get(kind, kind)
         renamed[f"{module}.{_FLAX_NAMES[layer]}.{kind}"] = value.T if value.ndim == 2 else value
     return renamed
+
+
+def normalize(model: TiDHy) -> TiDHy:
+    """Unit-length decoder columns (one per latent) and components of unit Frobenius norm, as the PyTorch code can do.
+
+    Only what is linear is touched: the columns of a `LinearDecoder`, the matrices of a `FullRankTransition`.
+    """
+    if isinstance(model.decoder, LinearDecoder):
+        weight = model.decoder.linear.weight
+        unit = weight / jnp.linalg.norm(weight, axis=0, keepdims=True)
+        model = eqx.tree_at(lambda m: m.decoder.linear.weight, model, unit)
+    if isinstance(model.transition, FullRankTransition):
+        basis = model.transition.basis
+        unit = basis / jnp.linalg.norm(basis, axis=(1, 2), keepdims=True)
+        model = eqx.tree_at(lambda m: m.transition.basis, model, unit)
+    return model
+
+
+def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
+    r"""Global-norm clipping with PyTorch's guard: gradients times $\min(1, c / (\lVert g \rVert + 10^{-6}))$."""
+
+    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
+        norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jtu.tree_leaves(updates)))
+        factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))
+        return jtu.tree_map(lambda leaf: leaf * factor, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -40,9 +40,14 @@ class AbstractTransition(eqx.Module):
 
 
 class FullRankTransition(AbstractTransition):
-    """Unconstrained components, initialised orthonormal as vectors: each of unit Frobenius norm."""
+    r"""Unconstrained components, initialised orthonormal as vectors: each of unit Frobenius norm.
+
+    With `use_offsets` every component is affine, $V_m r + c_m$: systems whose fixed point differs between regimes need
+    it, and unlike the published dynamic bias it leaves the context no way around the components.
+    """
 
     basis: Float[Array, "components latents latents"]
+    offsets: Float[Array, "components latents"] | None
     bias: Float[Array, " latents"] | None
 
     def __init__(
@@ -51,13 +56,23 @@ class FullRankTransition(AbstractTransition):
         latent_size: int,
         *,
         use_bias: bool = False,
+        use_offsets: bool = False,
         scale: float = 1.0,
+        identity: float = 0.0,
         key: PRNGKeyArray,
     ):
-        """**Arguments:** `use_bias`: dynamic bias $\\beta$; `scale`: Frobenius norm of each component at the start."""
+        """**Arguments:**
+
+        - `use_bias`: dynamic bias $\\beta$.
+        - `use_offsets`: an offset $c_m$ per component, zero at the start.
+        - `scale`: Frobenius norm of the random part of each component at the start.
+        - `identity`: this times the identity is added to each: slow dynamics are near it.
+        """
         basis_key, bias_key = jr.split(key)
         flat = jinit.orthogonal(scale)(basis_key, (num_components, latent_size**2))
-        self.basis = jnp.reshape(flat, (num_components, latent_size, latent_size))
+        random = jnp.reshape(flat, (num_components, latent_size, latent_size))
+        self.basis = random + identity * jnp.eye(latent_size)[None]
+        self.offsets = jnp.zeros((num_components, latent_size)) if use_offsets else None
         self.bias = jinit.glorot_normal()(bias_key, (1, latent_size))[0] if use_bias else None
 
     @property
@@ -65,7 +80,8 @@ class FullRankTransition(AbstractTransition):
         return self.basis
 
     def propagate(self, latents: Float[Array, " latents"]) -> Float[Array, "latents components"]:
-        return jnp.einsum("mij,j->im", self.basis, latents)
+        columns = jnp.einsum("mij,j->im", self.basis, latents)
+        return columns if self.offsets is None else columns + self.offsets.T
 
 
 class LowRankTransition(AbstractTransition):

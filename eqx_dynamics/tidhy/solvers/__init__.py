@@ -15,5 +15,10 @@ from ._saturation import (
     ShiftedSigmoid as ShiftedSigmoid,
 )
 from ._sgd import Coupling as Coupling, SgdNesterov as SgdNesterov
-from ._start import AbstractStart as AbstractStart, AdamWStart as AdamWStart, JointStart as JointStart, ZeroStart as ZeroStart
+from ._start import (
+    AbstractStart as AbstractStart,
+    AdamWStart as AdamWStart,
+    JointStart as JointStart,
+    ZeroStart as ZeroStart,
+)
 from ._unrolled import Unrolled as Unrolled

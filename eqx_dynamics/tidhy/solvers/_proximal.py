@@ -76,16 +76,16 @@ class ProximalGradient(AbstractIterativeSolver):
         gradient = jax.grad(_smooth)(point, problem)
         sizes = jtu.tree_map(lambda step: memory.scale * step, memory.steps)
         objective = problem.objective
-        thresholds = LatentState(
-            sizes.latents * objective.l1_latents, sizes.context_latents * objective.l1_context
-        )
+        thresholds = LatentState(sizes.latents * objective.l1_latents, sizes.context_latents * objective.l1_context)
         new = jtu.tree_map(
             lambda y, size, g, threshold: soft_threshold(y - size * g, threshold), point, sizes, gradient, thresholds
         )
         value = problem(new)
         is_better = value <= memory.value  # false for NaN
         was_plain = memory.inertia == 1
-        scale = jnp.where(is_better, jnp.minimum(1.1 * memory.scale, 8.0), jnp.where(was_plain, 0.5, 1.0) * memory.scale)
+        scale = jnp.where(
+            is_better, jnp.minimum(1.1 * memory.scale, 8.0), jnp.where(was_plain, 0.5, 1.0) * memory.scale
+        )
         changes = jtu.tree_map(lambda n, o: jnp.linalg.norm(n - o) / (jnp.linalg.norm(o) + 1e-6), new, now)
         is_small = jnp.maximum(*jtu.tree_leaves(changes)) < self.tolerance
         memory = _Memory(

@@ -1,0 +1,104 @@
+"""Starting values from the data: principal axes for the decoder, local linear fits for the components."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ._decoders import LinearDecoder
+from ._likelihoods import Gaussian
+from ._model import TiDHy
+from ._transitions import FullRankTransition
+
+
+def initialize(
+    model: TiDHy,
+    observations: Float[Array, "sequences time observations"],
+    *,
+    segment_length: int = 40,
+    ridge: float = 1.0,
+    key: PRNGKeyArray,
+) -> TiDHy:
+    r"""The same model, started near the data instead of at random.
+
+    The decoder becomes the first principal axes, scaled so that latents have unit variance. Each component becomes the
+    least-squares transition of one random segment, drawn towards that of all the data by `ridge`, and divided by the sum
+    of the mixture weights at a context of zero: the components then differ as the recording does, and the first
+    prediction is that of a linear model. From a random start the first updates push mixture weights into saturation.
+
+    **Arguments:**
+
+    - `observations`: complete recordings, in the units that the model will be trained in.
+    - `segment_length`: time steps per segment, about as long as a regime lasts.
+    - `ridge`: weight of the global fit, in time steps of evidence.
+
+    **Raises:** `ValueError` unless the decoder is linear, the likelihood Gaussian, the transition full-rank, the
+    recordings are longer than a segment and no channel is constant.
+    """
+    if not (
+        isinstance(model.decoder, LinearDecoder)
+        and isinstance(model.likelihood, Gaussian)
+        and isinstance(model.transition, FullRankTransition)
+    ):
+        raise ValueError("`model` must have a LinearDecoder, a Gaussian likelihood and a FullRankTransition.")
+    num_sequences, time, num_channels = observations.shape
+    if time <= segment_length:
+        raise ValueError(f"`segment_length` must be less than the {time} time steps; got {segment_length}.")
+    if num_channels < model.latent_size:
+        raise ValueError(
+            f"`model` has {model.latent_size} latents, more than the {num_channels} channels that would determine them."
+        )
+    if not isinstance(observations, jax.core.Tracer):
+        check_channels(observations)
+    flat = jnp.reshape(observations, (-1, num_channels))
+    center = jnp.mean(flat, axis=0)
+    _, singular, axes = jnp.linalg.svd(flat - center[None], full_matrices=False)
+    scales = singular[: model.latent_size] / jnp.sqrt(flat.shape[0] - 1.0) + 1e-6
+    axes = axes[: model.latent_size]
+    latents = (observations - center[None, None]) @ (axes / scales[:, None]).T
+
+    ones = jnp.ones((*latents.shape[:2], 1), latents.dtype)
+    inputs, targets = jnp.concatenate([latents, ones], axis=-1)[:, :-1], latents[:, 1:]
+    if model.transition.offsets is None:
+        inputs = inputs[..., :-1]
+    width = inputs.shape[-1]
+    everything = _fit(jnp.reshape(inputs, (-1, width)), jnp.reshape(targets, (-1, model.latent_size)), 0.0, 1e-3)
+
+    def segment(sequence: Int[Array, ""], start: Int[Array, ""]) -> Float[Array, "in out"]:
+        part = lambda x: jax.lax.dynamic_slice(x, (sequence, start, 0), (1, segment_length, x.shape[-1]))[0]
+        return _fit(part(inputs), part(targets), everything, ridge)
+
+    sequence_key, start_key = jr.split(key)
+    sequences = jr.randint(sequence_key, (model.num_components,), 0, num_sequences)
+    starts = jr.randint(start_key, (model.num_components,), 0, time - segment_length)
+    fits = jax.vmap(segment)(sequences, starts)
+    total = jnp.sum(model.mixture(jnp.zeros(model.context_size, model.dtype))[: model.num_components])
+    fits = fits / jnp.maximum(total, 0.1)
+
+    model = eqx.tree_at(
+        lambda m: (m.decoder.linear.weight, m.decoder.linear.bias, m.transition.basis),
+        model,
+        (axes.T * scales[None], center, jnp.swapaxes(fits[:, : model.latent_size], 1, 2)),
+    )
+    if model.transition.offsets is None:
+        return model
+    return eqx.tree_at(lambda m: m.transition.offsets, model, fits[:, -1])
+
+
+def check_channels(observations: Float[Array, "*axes observations"]) -> None:
+    """**Raises:** `ValueError` naming the channels that never change: they say nothing about dynamics."""
+    flat = jnp.reshape(observations, (-1, observations.shape[-1]))
+    constant = [int(n) for n in jnp.flatnonzero(jnp.ptp(flat, axis=0) == 0)]
+    if constant:
+        raise ValueError(f"`observations` has channels of zero variance: {constant}. Leave them out.")
+
+
+def _fit(
+    inputs: Float[Array, "steps in"],
+    targets: Float[Array, "steps out"],
+    center: Float[Array, "in out"] | float,
+    ridge: float,
+) -> Float[Array, "in out"]:
+    gram = inputs.T @ inputs + ridge * jnp.eye(inputs.shape[1], dtype=inputs.dtype)
+    return jnp.linalg.solve(gram, inputs.T @ targets + ridge * center)
