@@ -14,7 +14,7 @@ State = TypeVar("State")
 class Cell(Protocol):
     """Anything callable as a cell: an `AbstractCell`, a training step, or a plain function."""
 
-    def __call__(self, x: Any, state: Any, *, key: PRNGKeyArray | None = None) -> tuple[Any, Any]: ...
+    def __call__(self, x: Any, state: Any, /, *, key: PRNGKeyArray | None = None) -> tuple[Any, Any]: ...
 
 
 class AbstractCell(eqx.Module, Generic[State]):

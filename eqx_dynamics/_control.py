@@ -175,7 +175,10 @@ class _Until(AbstractCell):
             zeros = jtu.tree_map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), out_shape)
             return zeros, arrays[1]
 
-        out, new = jax.lax.cond(unvmap_all(done), skip, step, arrays)
+        # The branches of a `cond` save whatever their gradient needs, weights included, at every step of a scan; a
+        # checkpoint around it saves only what goes in, of which the weights are the same for all steps.
+        branch = jax.checkpoint(lambda done, arrays: jax.lax.cond(done, skip, step, arrays), prevent_cse=False)
+        out, new = branch(unvmap_all(done), arrays)
         return out, eqx.combine(new, new_static)
 
     def _step(self, x: Any, state: Any, key: PRNGKeyArray | None) -> tuple[Any, Any]:

@@ -28,10 +28,10 @@ XS = jnp.linspace(-1.0, 1.0, 11)
 
 
 def step_loop(cell, xs, state, keys, order):
-    outs = [None] * len(xs)
+    outs = {}
     for t in order:
         outs[t], state = cell(xs[t], state, key=keys[t])
-    return jnp.stack([out[0] for out in outs]), state
+    return jnp.stack([outs[t][0] for t in range(len(xs))]), state
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -73,7 +73,9 @@ def test_checkpoint_bounds_the_memory_of_the_gradient():
 
             return jnp.sum(scan(cell, jnp.ones((steps, 16)), jnp.zeros(16), checkpoint=checkpoint)[0])
 
-        return jax.jit(jax.grad(total)).lower(weight).compile().memory_analysis().temp_size_in_bytes
+        memory = jax.jit(jax.grad(total)).lower(weight).compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
 
     # The inputs themselves (a constant of ones here) are not counted among the temporaries.
     assert planned(4000, True) < planned(500, False) < planned(4000, False) / 6

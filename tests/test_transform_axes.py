@@ -1,5 +1,7 @@
 """State axes, shardings and ensembles: what is batched is batched, what is shared is shared, nothing is guessed."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ class Leaky(eqx.Module):
 
 class Net(AbstractCell[Leaky]):
     linear: eqx.nn.Linear
-    activation: object
+    activation: Callable
 
     def init_state(self, shape=(), *, key=None):
         noise = jnp.zeros((*shape, 3)) if key is None else jr.normal(key, (*shape, 3))

@@ -15,11 +15,16 @@ from jax.experimental.compilation_cache import compilation_cache
 from ._select import is_array
 
 
+_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+
+
 class Compiled:
     """A function compiled for one set of shapes, dtypes and static values; made by `compile_ahead`."""
 
     def __init__(self, executable: Any, fn_arrays: Any, example: tuple[Any, ...], static_out: list[Any]):
         self._executable, self._fn_arrays, self._example, self._static_out = executable, fn_arrays, example, static_out
+        leaves, self._treedef = jtu.tree_flatten(example)
+        self._signature = _signature(leaves)
 
     def __call__(self, *args: Any) -> Any:
         """The compiled function.
@@ -27,8 +32,10 @@ class Compiled:
         **Raises:** `ValueError` naming the argument if a structure, shape, dtype or static value is not the one
         compiled for.
         """
-        check_same_arguments(self._example, args, "compiled")
-        arrays = self._executable(self._fn_arrays, eqx.filter(args, eqx.is_array))
+        leaves, treedef = jtu.tree_flatten(args)
+        if treedef != self._treedef or _signature(leaves) != self._signature:
+            _raise_difference(self._example, args)
+        arrays = self._executable(self._fn_arrays, [leaf for leaf in leaves if isinstance(leaf, _ARRAYS)])
         return eqx.combine(arrays, self._static_out[0])
 
     def memory_in_bytes(self) -> int:
@@ -62,16 +69,18 @@ def compile_ahead(fn: Callable, *example_args: Any) -> cf.Future[Compiled]:
         compilation, most of the time, runs without Python's lock.
     """
     fn_arrays, fn_static = eqx.partition(fn, eqx.is_array)
-    arrays, static = eqx.partition(example_args, is_array)
+    leaves, treedef = jtu.tree_flatten(example_args)
     static_out: list[Any] = []
 
-    def run(fn_arrays: Any, arrays: Any) -> Any:
-        out = eqx.combine(fn_arrays, fn_static)(*eqx.combine(arrays, static))
+    def run(fn_arrays: Any, arrays: list[Any]) -> Any:
+        rest = iter(arrays)
+        args = jtu.tree_unflatten(treedef, [next(rest) if is_array(leaf) else leaf for leaf in leaves])
+        out = eqx.combine(fn_arrays, fn_static)(*args)
         out_arrays, out_static = eqx.partition(out, eqx.is_array)
         static_out.append(out_static)
         return out_arrays
 
-    lowered = jax.jit(run).lower(fn_arrays, arrays)
+    lowered = jax.jit(run).lower(fn_arrays, [leaf for leaf in leaves if is_array(leaf)])
     executor = cf.ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile_ahead")
     future = executor.submit(lambda: Compiled(lowered.compile(), fn_arrays, _shapes(example_args), static_out))
     executor.shutdown(wait=False)
@@ -103,31 +112,31 @@ def enable_compilation_cache(path: str | os.PathLike, *, min_compile_seconds: fl
     compilation_cache.reset_cache()  # Otherwise JAX stays with the directory of the first compilation.
 
 
-def check_same_arguments(expected: tuple[Any, ...], got: tuple[Any, ...], done: str) -> None:
-    """A `ValueError` naming the first argument whose structure, shape, dtype or static value differs."""
+def _signature(leaves: list[Any]) -> list[Any]:
+    """Shape and dtype of arrays, type and value of the rest."""
+    # At every call and over every leaf: no call of a checked function here.
+    return [(leaf.shape, leaf.dtype) if isinstance(leaf, _ARRAYS) else (type(leaf), leaf) for leaf in leaves]
+
+
+def _raise_difference(expected: tuple[Any, ...], got: tuple[Any, ...]) -> None:
+    """The `ValueError` naming the first argument whose structure, shape, dtype or static value differs."""
     if len(expected) != len(got):
-        raise ValueError(f"The function was {done} for {len(expected)} arguments; got {len(got)}.")
+        raise ValueError(f"The function was compiled for {len(expected)} arguments; got {len(got)}.")
     for number, (old, new) in enumerate(zip(expected, got, strict=True)):
         old_leaves, old_tree = jtu.tree_flatten_with_path(old)
         new_leaves, new_tree = jtu.tree_flatten_with_path(new)
         if old_tree != new_tree:
             raise ValueError(
                 f"Argument {number} has another structure, or other static fields, than the one the function was "
-                f"{done} for: {_shorten(str(new_tree))} instead of {_shorten(str(old_tree))}. Compile again for it."
+                f"compiled for: {_shorten(str(new_tree))} instead of {_shorten(str(old_tree))}. Compile again for it."
             )
         for (path, old_leaf), (_, new_leaf) in zip(old_leaves, new_leaves, strict=True):
-            if not _same(old_leaf, new_leaf):
+            if _signature([old_leaf]) != _signature([new_leaf]):
                 where = f"{number}{jtu.keystr(path)}"
                 raise ValueError(
-                    f"Argument {where} was {_describe(old_leaf)} when the function was {done}; got "
+                    f"Argument {where} was {_describe(old_leaf)} when the function was compiled; got "
                     f"{_describe(new_leaf)}. Compile again for it, or pass what varies as an array."
                 )
-
-
-def _same(old: Any, new: Any) -> bool:
-    if is_array(old) or is_array(new):
-        return is_array(old) and is_array(new) and old.shape == new.shape and old.dtype == new.dtype
-    return old is new or (type(old) is type(new) and bool(old == new))
 
 
 def _describe(leaf: Any) -> str:
