@@ -12,6 +12,7 @@ from ...ops import attention, edge_softmax, matmul
 from .._dropout import drop, is_active
 from .._linear import project
 from ..aggr._multi import as_aggregation
+from ._adjacency import Flow
 
 
 FillValue = float | Float[Array, "..."] | Literal["mean", "sum", "add", "min", "max", "mul"]
@@ -107,20 +108,23 @@ def _append_loops(edges: AbstractEdges, logits: Array, loop_logits: Array) -> tu
 
 
 def loop_features(
-    edges: AbstractEdges, edge_attr: Float[Array, "num_edges edge_dim"], fill_value: FillValue
+    edges: AbstractEdges, edge_attr: Float[Array, "num_edges edge_dim"], fill_value: FillValue, flow: Flow
 ) -> Float[Array, "num_loops edge_dim"]:
     """Edge features of added self-loops.
 
     **Arguments:** `edges` with existing self-loops masked, `edge_attr` in the caller's order, `fill_value`: a number, a
-    vector, or the name of an aggregation of the features of the edges that enter a node.
+    vector, or the name of an aggregation of the features of the edges that point at a node (as in PyG, this means row 1
+    of `edge_index` whatever the `flow`).
     """
     num_loops = loops_of(edges)
     if not isinstance(fill_value, str):
         return jnp.broadcast_to(jnp.asarray(fill_value, edge_attr.dtype), (num_loops, edge_attr.shape[1]))
-    receivers = jnp.asarray(edges.receivers)
+    forward = flow == "source_to_target"
+    ids, size = (edges.receivers, edges.num_receivers) if forward else (edges.senders, edges.num_senders)
+    ids = jnp.asarray(ids)
     if edges.edge_mask is not None:
-        receivers = jnp.where(edges.edge_mask, receivers, edges.num_receivers)
-    return as_aggregation(fill_value)(edges.arrange(edge_attr), receivers, edges.num_receivers)[:num_loops]
+        ids = jnp.where(edges.edge_mask, ids, size)
+    return as_aggregation(fill_value)(edges.arrange(edge_attr), ids, size)[:num_loops]
 
 
 def project_heads(linear: eqx.nn.Linear, x: Float[Array, "rows in"], heads: int) -> Float[Array, "rows heads channels"]:

@@ -176,7 +176,9 @@ class GATConv(eqx.Module):
             edge_attr = edge_features(edges, edge_attr, inputs_of(self.lin_edge))
             logits = logits + edges.arrange(self._edge_logits(edge_attr))
             if loop_logits is not None:
-                loop_logits = loop_logits + self._edge_logits(loop_features(edges, edge_attr, self.fill_value))
+                loop_logits = loop_logits + self._edge_logits(
+                    loop_features(edges, edge_attr, self.fill_value, self.flow)
+                )
         logits = jax.nn.leaky_relu(logits, self.negative_slope)
         if loop_logits is not None:
             loop_logits = jax.nn.leaky_relu(loop_logits, self.negative_slope)

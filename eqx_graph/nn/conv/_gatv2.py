@@ -143,7 +143,7 @@ class GATv2Conv(eqx.Module):
         if self.add_self_loops:
             edges = edges.remove_self_loops()
             if edge_attr is not None:
-                loops = loop_features(edges, edge_attr, self.fill_value)
+                loops = loop_features(edges, edge_attr, self.fill_value, self.flow)
             num_loops = loops_of(edges)
             loop_logits = jax.vmap(self._logits)(senders[:num_loops], receivers[:num_loops], loops)
         edge_values = None if edge_attr is None else edges.arrange(edge_attr)
