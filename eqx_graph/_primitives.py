@@ -85,7 +85,7 @@ def _spmm_csr(weight: Any, x: Any, layout: Layout, num_rows: int, platform: str)
 
 
 def loop_over_blocks(num_edges: int, block: int, body: Callable[[Any, Any, Any], Any], init: Any) -> Any:
-    """Folds `body(start, fresh, carry)` over blocks of `block` positions; `fresh` is False where the last block overlaps."""
+    """Folds `body(start, fresh, carry)` over blocks of positions; `fresh` is False where the last block overlaps."""
     if num_edges <= block:
         return body(0, None, init)
 

@@ -1,7 +1,7 @@
 """The general route: a function of one edge, run over blocks of edges, so that no array holds every message.
 
-An `EdgeFunction` is a function of one edge with the arrays its arguments are rows of. `map_edges` and `sum_edges` run it
-over blocks under a derivative rule of their own: the backward pass recomputes a block's outputs, and adds the block's
+An `EdgeFunction` is a function of one edge with the arrays its arguments are rows of. `map_edges` and `sum_edges` run
+it over blocks under a derivative rule of their own: the backward pass recomputes a block's outputs, and adds the block's
 part of the gradient of a node array row by row (autodiff would pass over the whole array once a block). `max_edges`
 and `prod_edges` are built on `sum_edges`: autodiff never sees a running maximum.
 """
@@ -17,6 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from .._primitives import accumulator_dtype, linear_call, loop_over_blocks
 from ..data._edges import EdgeIndex
+from ._segment import with_zero_factors
 
 
 Side = Literal["sender", "receiver", "edge", "caller"]
@@ -360,7 +361,8 @@ def prod_edges(fn: EdgeFunction) -> Any:
     if fn.edges.num_edges == 0:
         return jnp.ones((fn.edges.num_receivers, *fn.out.shape), fn.out.dtype)
     product = _nonzero_product(fn)
-    zeros, num_zeros = sum_edges(
-        extend(fn, lambda m: (jnp.where(m == 0, m, 0), jnp.where(m == 0, 1, 0).astype(m.dtype)))
-    )
-    return jnp.where(num_zeros > 1, 0, jnp.where(num_zeros == 1, product * zeros, product))
+    def zero_terms(m: Any) -> tuple[Any, Any, Any]:
+        zero = jnp.where(m == 0, m, 0)
+        return (m == 0).astype(m.dtype), zero, zero**2
+
+    return with_zero_factors(product, *sum_edges(extend(fn, zero_terms)))

@@ -142,10 +142,16 @@ def segment_mul(data: FloatRows, segment_ids: SegmentIds, num_segments: int) -> 
     """
     ids = checked_ids(data, segment_ids, num_segments)
     product = _nonzero_product(data, ids, jnp.ones((num_segments, *data.shape[1:]), data.dtype))
-    # One zero factor: the product is that factor times the rest. Two: nothing moves to first order.
-    num_zeros = add_up((data == 0).astype(jnp.int32), ids, num_segments)
-    zero_factor = add_up(jnp.where(data == 0, data, 0), ids, num_segments)
-    return jnp.where(num_zeros > 1, 0, jnp.where(num_zeros == 1, product * zero_factor, product))
+    # The zero factors, one or two of them, multiply the rest as themselves: right to second order.
+    zeros = jnp.where(data == 0, data, 0)
+    count, total, squares = (add_up(v, ids, num_segments) for v in ((data == 0).astype(data.dtype), zeros, zeros**2))
+    return with_zero_factors(product, count, total, squares)
+
+
+def with_zero_factors(product: Array, count: Array, total: Array, squares: Array) -> Array:
+    """The product of nonzero factors times `count` zero ones, given the sums of these and of their squares."""
+    pair = (total**2 - squares) / 2
+    return product * jnp.where(count == 0, 1, jnp.where(count == 1, total, jnp.where(count == 2, pair, 0)))
 
 
 def segment_var(data: FloatRows, segment_ids: SegmentIds, num_segments: int, *, ddof: int = 0) -> FloatSegments:

@@ -1,0 +1,191 @@
+"""The linear route: equal to the plain route under every transform, and in the program what it claims to be."""
+
+import functools as ft
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eqx_graph import EdgeIndex, EdgeList, ops
+
+
+NUM_SENDERS, NUM_RECEIVERS, NUM_EDGES = 7, 9, 40
+RNG = np.random.default_rng(0)
+ENDS = np.stack([RNG.integers(0, NUM_SENDERS, NUM_EDGES), RNG.integers(0, NUM_RECEIVERS - 1, NUM_EDGES)])
+MASK = RNG.random(NUM_EDGES) < 0.8
+W, X = RNG.normal(size=(NUM_EDGES, 2)), RNG.normal(size=(NUM_SENDERS, 2, 3))
+
+
+def layouts(mask=None):
+    sizes = {"num_senders": NUM_SENDERS, "num_receivers": NUM_RECEIVERS}
+    plain = EdgeList(*jnp.asarray(ENDS), None if mask is None else jnp.asarray(mask), *sizes.values())
+    return plain, EdgeIndex.from_array(ENDS, edge_mask=mask, **sizes)
+
+
+def product(edges):
+    return lambda w, x: ops.matmul(edges, edges.arrange(w), x)
+
+
+def dots(edges):
+    return lambda w, x: edges.restore(ops.edge_dot(edges, x, jnp.sin(ops.matmul(edges, edges.arrange(w), x))))
+
+
+def transforms(function, w, x):
+    """Values and every derivative and batching of `function(w, x)`, in one program."""
+
+    def loss(w, x):
+        return jnp.sum(jnp.sin(function(w, x)))
+
+    both = jnp.stack([x, 2 * x])
+    return {
+        "value": function(w, x),
+        "gradient": jax.grad(loss, (0, 1))(w, x),
+        "tangent": jax.jvp(function, (w, x), (jnp.cos(w), x + 1)),
+        "hessian": jax.hessian(loss, (0, 1))(w, x),
+        "reverse over reverse": jax.jacrev(jax.grad(loss, 1), 0)(w, x),
+        "vmap x": jax.vmap(lambda x: function(w, x), in_axes=1, out_axes=1)(jnp.stack([x, 2 * x], 1)),
+        "vmap w": jax.vmap(lambda w: function(w, x), in_axes=1)(jnp.stack([w, 2 * w], 1)),
+        "vmap gradient": jax.vmap(jax.grad(loss, (0, 1)))(jnp.stack([w, 3 * w]), both),
+        "checkpoint": jax.grad(jax.checkpoint(loss), 1)(w, x),
+        "scan": jax.lax.scan(lambda c, x: (c + loss(w, x), None), 0.0, both)[0],
+    }
+
+
+@pytest.mark.parametrize("make", [product, dots])
+@pytest.mark.parametrize("kernel", ["csr", "segment"])
+def test_every_transform_agrees_with_the_plain_route(make, kernel):
+    with jax.enable_x64(True):
+        plain, compressed = layouts()
+        w, x = jnp.asarray(W), jnp.asarray(X)
+        run = jax.jit(lambda edges, w, x: transforms(make(edges), w, x))
+        ours, reference = run(compressed.with_kernel(kernel), w, x), run(plain, w, x)
+        for name, value in reference.items():
+            for a, b in zip(jax.tree.leaves(ours[name]), jax.tree.leaves(value), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13, err_msg=name)
+
+
+def test_dense_reference_masks_and_ones():
+    w, x = jnp.asarray(W[:, 0], jnp.float32), jnp.asarray(X[:, 0], jnp.float32)
+    for mask in (None, MASK):
+        count = np.ones(NUM_EDGES) if mask is None else mask
+        for weight in (None, w):
+            dense = np.zeros((NUM_RECEIVERS, NUM_SENDERS))
+            np.add.at(dense, (ENDS[1], ENDS[0]), count * (1 if weight is None else np.asarray(weight)))
+            for edges in layouts(mask):
+                out = ops.matmul(edges, None if weight is None else edges.arrange(weight), x)
+                np.testing.assert_allclose(out, dense @ np.asarray(x), rtol=2e-5, atol=1e-6)
+                assert out.dtype == x.dtype
+    edges = layouts(MASK)[1]
+    for edges in layouts(MASK):
+        wild = jnp.where(edges.edge_mask, 1.0, jnp.nan)
+        gradient = jax.grad(lambda w, edges=edges: ops.matmul(edges, w, x).sum())(wild)
+        assert np.all(np.isfinite(gradient)) and np.all(np.asarray(gradient)[~np.asarray(edges.edge_mask)] == 0)
+
+
+def test_narrow_types_add_in_float32():
+    ends = np.stack([np.arange(4096) % 4, np.zeros(4096, int)])
+    edges = EdgeIndex.from_array(ends, num_senders=4, num_receivers=2)
+    plain = EdgeList(*jnp.asarray(ends), None, 4, 2)
+    for e in (edges, edges.with_kernel("segment"), plain):
+        out = ops.matmul(e, None, jnp.ones((4, 2), jnp.bfloat16))
+        assert out.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(out.astype(jnp.float32), [[4096, 4096], [0, 0]])
+
+
+def test_empty_graphs():
+    for num_senders, num_receivers, num_edges in ((3, 2, 0), (0, 2, 0), (3, 0, 0)):
+        edges = EdgeIndex.from_array(
+            np.zeros((2, num_edges), int), num_senders=num_senders, num_receivers=num_receivers
+        )
+        for weight in (None, jnp.ones(num_edges)):
+            out, pullback = jax.vjp(ft.partial(ops.matmul, edges, weight), jnp.ones((num_senders, 4)))
+            assert out.shape == (num_receivers, 4) and pullback(out)[0].shape == (num_senders, 4)
+
+
+def test_a_batch_of_graphs():
+    edges = layouts()[1]
+    other = EdgeIndex.from_array(ENDS[:, ::-1].copy(), num_senders=NUM_SENDERS, num_receivers=NUM_RECEIVERS)
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), edges, other)
+    x = jnp.asarray(X[:, 0], jnp.float32)
+    w = jnp.arange(NUM_EDGES, dtype=jnp.float32)
+
+    def run(e):
+        return jax.value_and_grad(lambda x: jnp.sum(ops.matmul(e, e.arrange(w), x) ** 2))(x)
+
+    batched = jax.jit(jax.vmap(run))(both)
+    for k, one in enumerate((edges, other)):
+        for a, b in zip(batched, run(one), strict=True):
+            np.testing.assert_allclose(a[k], b, rtol=1e-5)
+
+
+def equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for sub in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
+        ):
+            inner = getattr(sub, "jaxpr", sub)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def names(function, *args):
+    return [eqn.primitive.name for eqn in equations(jax.make_jaxpr(function)(*args).jaxpr)]
+
+
+def test_no_work_for_weights_that_nobody_differentiates():
+    edges = layouts()[1]
+    w, x = jnp.asarray(W[:, 0], jnp.float32), jnp.asarray(X[:, 0], jnp.float32)
+
+    def loss(x, w):
+        return jnp.sum(ops.matmul(edges, w, x) ** 2)
+
+    of_x, of_both = names(jax.grad(loss), x, w), names(jax.grad(loss, (0, 1)), x, w)
+    assert of_x.count("eqx_graph_spmm") == 2 and "eqx_graph_sddmm" not in of_x
+    assert of_both.count("eqx_graph_spmm") == 2 and of_both.count("eqx_graph_sddmm") == 1
+
+
+def test_vmap_over_features_is_one_wider_product():
+    edges = layouts()[1]
+    xs = jnp.ones((5, NUM_SENDERS, 3))
+    found = names(jax.vmap(lambda x: ops.matmul(edges, None, x)), xs)
+    assert found.count("eqx_graph_spmm") == 1 and "scan" not in found and "while" not in found
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_lowers_for_other_backends(platform):
+    edges = layouts()[1]
+
+    def loss(edges, w, x):
+        return jnp.sum(jnp.sin(product(edges)(w, x))) + jnp.sum(edges.send(x))
+
+    w, x = jnp.asarray(W, jnp.float32), jnp.asarray(X, jnp.float32)
+    # cuSPARSE's own lowering needs a CUDA build of jaxlib; the segment kernel lowers anywhere.
+    program = jax.jit(jax.grad(loss, (1, 2))).trace(edges.with_kernel("segment"), w, x)
+    assert program.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_no_array_of_all_messages():
+    num_edges, width = 200_000, 32
+    ends = np.random.default_rng(0).integers(0, 1000, (2, num_edges))
+    edges = EdgeIndex.from_array(ends, num_senders=1000, num_receivers=1000)
+    w, x = jnp.ones(num_edges), jnp.ones((1000, width))
+
+    def loss(edges, w, x):
+        return jnp.sum(ops.matmul(edges, w, x) ** 2)
+
+    step = jax.jit(jax.grad(loss, (1, 2))).lower(edges, w, x).compile()
+    messages = num_edges * width * 4
+    assert step.memory_analysis().temp_size_in_bytes < messages / 2
+    assert f"[{num_edges},{width}]" not in step.as_text()
+
+
+def test_what_is_refused():
+    edges = layouts()[1]
+    with pytest.raises(ValueError, match="`x` must have a row for each of the 7 senders; got shape"):
+        ops.matmul(edges, None, jnp.ones((9, 2)))
+    with pytest.raises(ValueError, match=r"an entry for each of the 40 edges, in layout order; got shape \(3,\)"):
+        ops.matmul(edges, jnp.ones(3), jnp.ones((7, 2)))
+    with pytest.raises(ValueError, match=r"`x` must have shape \(num_senders, heads, ...\)"):
+        ops.matmul(edges, jnp.ones((40, 2)), jnp.ones((7, 3)))
