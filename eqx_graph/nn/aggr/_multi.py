@@ -126,9 +126,10 @@ class Multi(AbstractAggregation):
         """The results of the single aggregations, combined."""
         if len(results) == 1:
             return results[0]
-        if self.lin_heads is not None and self.multihead_attn is not None:
+        attend = self.multihead_attn
+        if self.lin_heads is not None and attend is not None:
             tokens = jnp.stack([jax.vmap(lin)(r) for lin, r in zip(self.lin_heads.lins, results, strict=True)], axis=1)
-            return jnp.mean(jax.vmap(lambda t: self.multihead_attn(t, t, t))(tokens), axis=1)
+            return jnp.mean(jax.vmap(lambda t: attend(t, t, t))(tokens), axis=1)
         if self.mode in _REDUCE:
             return _REDUCE[self.mode](jnp.stack(results))
         together = jnp.concatenate(results, axis=-1)

@@ -137,14 +137,10 @@ def gcn_norm(
         Deviations from PyTorch Geometric 2.8: `improved=True` is honoured without edge weights too (PyG gives such
         self-loops weight 1); gradients are finite and outputs zero where a degree is zero or negative (PyG: NaN).
     """
-    if isinstance(edge_index, Adjacency):
-        size = edge_index.edges.num_receivers
-        return as_adjacency(edge_index, edge_weight, num_nodes=size if num_nodes is None else num_nodes)
-    if num_nodes is None:
-        if not isinstance(edge_index, AbstractEdges):
-            raise ValueError("`num_nodes` must be given when `edge_index` is an array; pass `num_nodes=x.shape[0]`.")
-        num_nodes = edge_index.num_receivers
+    num_nodes = resolve_num_nodes(edge_index, num_nodes)
     plain = as_adjacency(edge_index, edge_weight, num_nodes=num_nodes, flow=flow)
+    if isinstance(edge_index, Adjacency):
+        return plain
     edges, weight = plain.edges, plain.weight
     if dtype is None:
         dtype = jnp.result_type(float) if weight is None else weight.dtype
@@ -163,6 +159,17 @@ def gcn_norm(
     if loop_weight is not None:
         loop_weight = (scale * loop_weight * scale).astype(dtype)
     return Adjacency(edges, weight.astype(dtype), loop_weight)
+
+
+def resolve_num_nodes(edge_index: AdjacencyLike, num_nodes: int | None) -> int:
+    """`num_nodes`, or what a layout tells; an error if neither does."""
+    if num_nodes is not None:
+        return num_nodes
+    if isinstance(edge_index, Adjacency):
+        return edge_index.edges.num_receivers
+    if isinstance(edge_index, AbstractEdges):
+        return edge_index.num_receivers
+    raise ValueError("`num_nodes` must be given when `edge_index` is an array; pass `num_nodes=x.shape[0]`.")
 
 
 def at_least_float32(dtype: jax.typing.DTypeLike) -> jnp.dtype:

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...data import EdgeIndexLike
-from ...ops import attention, edge_dot
+from ...ops import edge_dot
 from ._adjacency import Flow
+from ._attend import attend
 from ._neighbors import endpoints, unit_rows
 
 
@@ -47,11 +48,11 @@ class AGNNConv(eqx.Module):
         """
         edges = endpoints(x, edge_index, None, self.flow)[2]
         direction = unit_rows(x)[:, None, :]
-        beta = self.beta if isinstance(self.beta, float) else self.beta[0]
+        beta = jnp.squeeze(jnp.asarray(self.beta, x.dtype))
         loop_logits = None
         if self.add_self_loops:
             edges = edges.remove_self_loops()
             loop_logits = beta * jnp.sum(direction * direction, axis=-1)
         logits = beta * edge_dot(edges, direction, direction)
-        out = attention(edges, logits, x[:, None, :], self_logits=loop_logits)
-        return out[:, 0]
+        attended = attend(edges, logits, x[:, None, :], loop_logits, dropout=eqx.nn.Dropout(0.0), key=None)
+        return attended.out[:, 0]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ...data import AbstractEdges, EdgeIndexLike
 from ...ops import segment_sum
 from .._linear import add_bias, check_features, glorot_linear
-from ._adjacency import Adjacency, Flow, as_adjacency, at_least_float32, inverse, inverse_sqrt
+from ._adjacency import Adjacency, Flow, as_adjacency, at_least_float32, inverse, inverse_sqrt, resolve_num_nodes
 
 
 Normalization = Literal["sym", "rw"] | None
@@ -140,10 +140,7 @@ def cheb_norm(
 
     **Raises:** `ValueError` if `num_nodes` is missing, or `lambda_max` has several entries and `batch` is None.
     """
-    if num_nodes is None and not isinstance(edge_index, Adjacency | AbstractEdges):
-        raise ValueError("`num_nodes` must be given when `edge_index` is an array; pass `num_nodes=x.shape[0]`.")
-    if num_nodes is None:
-        num_nodes = (edge_index.edges if isinstance(edge_index, Adjacency) else edge_index).num_receivers
+    num_nodes = resolve_num_nodes(edge_index, num_nodes)
     plain = as_adjacency(edge_index, edge_weight, num_nodes=num_nodes, flow=flow)
     if isinstance(edge_index, Adjacency):
         return plain
@@ -176,7 +173,7 @@ def _largest(edges: AbstractEdges, weight: Array, diagonal: Array) -> Array:
     return jnp.max(jnp.concatenate([weight, diagonal]), initial=-jnp.inf)
 
 
-def _per_node(lambda_max: Array, batch: Array | None, num_nodes: int) -> Array:
+def _per_node(lambda_max: Array, batch: Array | np.ndarray | None, num_nodes: int) -> Array:
     if lambda_max.size == 1:
         return jnp.full(num_nodes, lambda_max.reshape(()))
     if batch is None:

@@ -164,7 +164,7 @@ def _edge_conv(
     return _OnHidden(aggregation, rest).propagate(edges, h=(h_src, h_dst))
 
 
-def _nearest(x_src: Array, x_dst: Array, batch_src: Array | None, batch_dst: Array | None, *, k: int) -> EdgeIndex:
+def _nearest(x_src: Array, x_dst: Array, batch_src: Batch | None, batch_dst: Batch | None, *, k: int) -> EdgeIndex:
     """Edges from the `k` nearest senders (of the same graph) to every receiver."""
     if x_src.shape[1] != x_dst.shape[1]:
         raise ValueError(

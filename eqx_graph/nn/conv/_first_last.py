@@ -25,10 +25,9 @@ def split_last(nn: Network) -> tuple[Network, eqx.nn.Linear | None]:
     """`(rest, linear)` with `nn(z) = linear(rest(z))`; `(nn, None)` if `nn` does not end with a linear map."""
     if isinstance(nn, eqx.nn.Linear) and _is_vector_map(nn):
         return eqx.nn.Identity(), nn
-    ends_plain = isinstance(nn, eqx.nn.Sequential) or (
-        isinstance(nn, eqx.nn.MLP) and nn.final_activation is _NO_ACTIVATION
-    )
-    if ends_plain and nn.layers:
+    if isinstance(nn, eqx.nn.MLP) and nn.final_activation is not _NO_ACTIVATION:
+        return nn, None
+    if isinstance(nn, eqx.nn.Sequential | eqx.nn.MLP) and nn.layers:
         last = nn.layers[-1]
         if isinstance(last, eqx.nn.Linear) and _is_vector_map(last):
             return eqx.tree_at(lambda n: n.layers[-1], nn, eqx.nn.Identity()), last
