@@ -1,4 +1,4 @@
-"""The attention route: plain numbers under every transform, limits at infinity, and nothing of size edges x channels."""
+"""The attention route: plain numbers under every transform, limits at infinity, no array of edges x channels."""
 
 import jax
 import jax.numpy as jnp

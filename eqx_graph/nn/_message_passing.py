@@ -40,9 +40,9 @@ class MessagePassing(eqx.Module):
     receivers')` of either for a bipartite graph. `None` reaches `message` as `None`. What `message` reads from `self`
     (parameters) or closes over gets gradients like everything else.
 
-    With an `EdgeIndex` and an aggregation that streams, `message` runs over blocks of edges and no array of all messages
-    exists in either pass; otherwise (an `(2, num_edges)` array, or Median, Quantile, Sort, LSTM and aggregations of
-    your own that are only callable) it runs on all edges at once. Both give the same numbers.
+    With an `EdgeIndex` and an aggregation that streams, `message` runs over blocks of edges and no array of all
+    messages exists in either pass; otherwise (a `(2, num_edges)` array, or Median, Quantile, Sort, LSTM and
+    aggregations of your own that are only callable) it runs on all edges at once. Both give the same numbers.
     """
 
     aggregation: eqx.AbstractVar[AbstractAggregation]

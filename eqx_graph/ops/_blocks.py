@@ -1,8 +1,8 @@
 """The general route: a function of one edge, run over blocks of edges, so that no array holds every message.
 
 An `EdgeFunction` is a function of one edge with the arrays its arguments are rows of. `map_edges` and `sum_edges` run
-it over blocks under a derivative rule of their own: the backward pass recomputes a block's outputs, and adds the block's
-part of the gradient of a node array row by row (autodiff would pass over the whole array once a block). `max_edges`
+it over blocks under a derivative rule of their own: the backward pass recomputes a block's outputs, and adds its part
+of the gradient of a node array row by row (autodiff would pass over the whole array once a block). `max_edges`
 and `prod_edges` are built on `sum_edges`: autodiff never sees a running maximum.
 """
 
@@ -114,7 +114,8 @@ class _Block(NamedTuple):
 
     start: Any
     index: dict[str, Any]
-    valid: Any  # None if all
+    mask: Any  # edges that the layout counts; None if all
+    valid: Any  # of these, the ones that no block before has had; None if all
 
 
 def _block_at(fn: EdgeFunction, start: Any, fresh: Any) -> _Block:
@@ -124,9 +125,8 @@ def _block_at(fn: EdgeFunction, start: Any, fresh: Any) -> _Block:
     edges = fn.edges
     index = {"sender": cut(edges.senders), "receiver": cut(edges.receivers), "caller": cut(edges.permutation)}
     mask = None if edges.edge_mask is None else cut(edges.edge_mask)
-    if fresh is not None:
-        mask = fresh if mask is None else mask & fresh
-    return _Block(start, index, mask)
+    valid = mask if fresh is None else fresh if mask is None else mask & fresh
+    return _Block(start, index, mask, valid)
 
 
 def _rows(fn: EdgeFunction, block: _Block, values: Sequence[Any]) -> list[Any]:
@@ -178,8 +178,12 @@ def _out_zeros(fn: EdgeFunction, kind: Kind) -> Any:
 def _forward(fn: EdgeFunction, kind: Kind, values: Sequence[Any]) -> Any:
     def body(block: _Block, out: Any) -> Any:
         if kind == "map":
-            messages = _evaluate(fn, values[: fn.num_constants], _rows(fn, block, values))
-            return jax.tree.map(lambda o, m: jax.lax.dynamic_update_slice_in_dim(o, m, block.start, 0), out, messages)
+            values_here = _evaluate(fn, values[: fn.num_constants], _rows(fn, block, values))
+            return jax.tree.map(
+                lambda o, v: jax.lax.dynamic_update_slice_in_dim(o, _where(block.mask, v, 0), block.start, 0),
+                out,
+                values_here,
+            )
         messages = _messages(fn, block, values, 0)
         ids = block.index["receiver"]
         return jax.tree.map(lambda o, m: o.at[ids].add(m.astype(o.dtype), mode="promise_in_bounds"), out, messages)
@@ -361,6 +365,7 @@ def prod_edges(fn: EdgeFunction) -> Any:
     if fn.edges.num_edges == 0:
         return jnp.ones((fn.edges.num_receivers, *fn.out.shape), fn.out.dtype)
     product = _nonzero_product(fn)
+
     def zero_terms(m: Any) -> tuple[Any, Any, Any]:
         zero = jnp.where(m == 0, m, 0)
         return (m == 0).astype(m.dtype), zero, zero**2

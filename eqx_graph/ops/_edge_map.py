@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..data._edges import AbstractEdges, EdgeIndex
 from ._blocks import Side, edge_function, map_edges
+from ._segment import expand
 
 
 def edge_map(
@@ -33,7 +35,7 @@ def edge_map(
     - `x_j`, `x_i`, `edge_values`: pytrees of arrays with a row per sender, per receiver, per edge (layout order).
     - `block_size`: edges in a block; by default as many as keep a block's rows within 8 MiB (CPU), 512 MiB (others).
 
-    **Returns:** the outputs with a leading axis of `num_edges`, in layout order; edges masked out are computed too.
+    **Returns:** the outputs with a leading axis of `num_edges`, in layout order; 0 for edges masked out.
     """
     sides: dict[str, tuple[Side, Any]] = {
         "x_j": ("sender", x_j),
@@ -49,4 +51,8 @@ def edge_map(
         return map_edges(edge_function(edges, positional, list(given.values()), block_size))
     rows = {"sender": edges.send, "receiver": edges.receive, "edge": lambda a: a}
     gathered = [jax.tree.map(rows[side], value) for side, value in given.values()]
-    return jax.vmap(positional, axis_size=edges.num_edges)(*gathered)
+    out = jax.vmap(positional, axis_size=edges.num_edges)(*gathered)
+    if edges.edge_mask is None:
+        return out
+    mask = jnp.asarray(edges.edge_mask)
+    return jax.tree.map(lambda a: jnp.where(expand(mask, a), a, 0), out)
