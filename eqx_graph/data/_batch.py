@@ -53,7 +53,7 @@ def batch(graphs: Sequence[Graph], budget: AbstractBudget | None = None, *, comp
         room = {"node": rung.num_nodes, "edge": rung.num_edges, "graph": rung.num_graphs}
 
     node_offset = np.cumsum([0, *num_nodes[:-1]])
-    edge_index = _joined("edge_index", edge_indices, room["edge"], axis=1)
+    edge_index = _joined("edge_index", edge_indices, room["edge"], total["edge"], axis=1)
     edge_index[:, : total["edge"]] += np.repeat(node_offset, num_edges).astype(edge_index.dtype)
     edge_index[:, total["edge"] :] = room["node"] - 1
 
@@ -61,7 +61,7 @@ def batch(graphs: Sequence[Graph], budget: AbstractBudget | None = None, *, comp
     for level, names in LEVELS.items():
         for name in names:
             if name not in ("batch", "node_mask", "edge_mask", "graph_mask"):
-                fields[name] = _joined(name, [c[name] for c in columns], room[level])
+                fields[name] = _joined(name, [c[name] for c in columns], room[level], total[level])
     levels = [c["y_level"] for c in columns]
     if levels.count(levels[0]) < len(levels):
         odd = next(i for i, level in enumerate(levels) if level != levels[0])
@@ -69,13 +69,16 @@ def batch(graphs: Sequence[Graph], budget: AbstractBudget | None = None, *, comp
             f"`y` of graph {odd} is per {levels[odd]}, that of graph 0 per {levels[0]}; say which with "
             "`Graph.from_edge_index(..., y_level=...)`."
         )
-    fields["y"] = _joined("y", [c["y"] for c in columns], room[first.y_level])
+    fields["y"] = _joined("y", [c["y"] for c in columns], room[first.y_level], total[first.y_level])
     names = first.extras.keys()
     all_extras = [c["extras"] for c in columns]
     if any(e.keys() != names for e in all_extras):
         odd = next(i for i, e in enumerate(all_extras) if e.keys() != names)
         raise ValueError(f"`extras` of graph {odd} are {sorted(all_extras[odd])}, those of graph 0 {sorted(names)}.")
-    extras = {n: _joined(n, [e[n] for e in all_extras], room[extra_level(n)]) for n in names}
+    extras: dict[str, Any] = {}
+    for n in names:
+        level = extra_level(n)
+        extras[n] = _joined(n, [e[n] for e in all_extras], room[level], total[level])
 
     if len(graphs) > 1 or budget is not None or first.batch is not None:
         batch_ids = np.full(room["node"], room["graph"] - 1, np.int32)
@@ -217,27 +220,35 @@ def _members(ids: np.ndarray, num: int) -> list[np.ndarray]:
     return np.split(order, np.cumsum(np.bincount(ids, minlength=num))[:-1])
 
 
-def _joined(name: str, values: list[Any], room: int, axis: int = 0) -> Any:
-    """`values` one after another along `axis`, followed by zeros up to `room`."""
-    if values[0] is None:
-        if any(v is not None for v in values):
-            odd = next(i for i, v in enumerate(values) if v is not None)
-            raise ValueError(f"Graph {odd} has `{name}` but graph 0 has not; a batch needs the same fields everywhere.")
-        return None
+def _joined(name: str, values: list[Any], room: int, total: int, axis: int = 0) -> Any:
+    """`values` (`total` entries along `axis`) one after another, followed by zeros up to `room`."""
     first = values[0]
-    shape, dtype = first.shape, first.dtype
-    total = 0
-    for i, v in enumerate(values):
-        if v is None:
-            raise ValueError(f"Graph 0 has `{name}` but graph {i} has not; a batch needs the same fields everywhere.")
-        if v.dtype != dtype or v.ndim != len(shape) or (v.shape[1:] != shape[1:] if axis == 0 else False):
-            raise ValueError(
-                f"`{name}` of graph {i} has dtype {v.dtype} and shape {tuple(v.shape)}, that of graph 0 dtype {dtype} "
-                f"and shape {tuple(shape)}; dtypes and trailing sizes must agree."
-            )
-        total += v.shape[axis]
-    if any(isinstance(v, jax.Array) for v in values):
-        values = [_host(v) for v in values]
-    out = np.zeros((*shape[:axis], room, *shape[axis + 1 :]), dtype)
-    np.concatenate(values, axis=axis, out=out[:, :total] if axis else out[:total])
+    if first is None:
+        if any(v is not None for v in values):
+            raise _misfit(name, values, axis)
+        return None
+    out = np.zeros((*first.shape[:axis], room, *first.shape[axis + 1 :]), first.dtype)
+    try:
+        np.concatenate(values, axis=axis, out=out[:, :total] if axis else out[:total], casting="no")
+    except (TypeError, ValueError) as error:
+        raise _misfit(name, values, axis) from error
     return out
+
+
+def _misfit(name: str, values: list[Any], axis: int) -> ValueError:
+    """The error that names the first graph whose `name` does not fit graph 0's."""
+    first = values[0]
+    for i, v in enumerate(values):
+        if (v is None) != (first is None):
+            with_it, without = (i, 0) if first is None else (0, i)
+            return ValueError(
+                f"Graph {with_it} has `{name}` but graph {without} has not; a batch needs the same fields everywhere."
+            )
+        if v is None:
+            continue
+        if v.dtype != first.dtype or v.ndim != first.ndim or (axis == 0 and v.shape[1:] != first.shape[1:]):
+            return ValueError(
+                f"`{name}` of graph {i} has dtype {v.dtype} and shape {tuple(v.shape)}, that of graph 0 dtype "
+                f"{first.dtype} and shape {tuple(first.shape)}; dtypes and trailing sizes must agree."
+            )
+    return ValueError(f"`{name}` cannot be joined along axis {axis}.")

@@ -73,10 +73,10 @@ class Graph(eqx.Module):
         if self.num_graphs > 1 and self.batch is None:
             raise ValueError(f"`batch` (graph of each node) is needed when num_graphs={self.num_graphs}; got None.")
         counts = {"node": self.num_nodes, "edge": self.num_edges, "graph": self.num_graphs}
-        for name in LEVELS["graph"]:
-            _check_leading(name, getattr(self, name), "graph", counts)
-        for name in LEVELS["edge"]:
-            _check_leading(name, getattr(self, name), "edge", counts)
+        for level in ("edge", "graph"):
+            for name in LEVELS[level]:
+                if (value := getattr(self, name)) is not None:
+                    _check_leading(name, value, level, counts)
         _check_leading("y", self.y, self.y_level, counts)
         for name, value in self.extras.items():
             _check_leading(f"extras[{name!r}]", value, extra_level(name), counts)
