@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from ._cell import AbstractCell, Cell, State
 
@@ -21,9 +21,12 @@ class AbstractScannable(AbstractCell[State]):
 
     @abc.abstractmethod
     def scan_over(
-        self, xs: Any, state: State, *, key: PRNGKeyArray | None, unroll: int, reverse: bool
+        self, xs: Any, state: State, *, key: Key[Array, " time"] | None, unroll: int, reverse: bool
     ) -> tuple[Any, State]:
-        """Outputs stacked along axis 0 and the final state: the numbers of the step loop, to rounding."""
+        """Outputs stacked along axis 0 and the final state: the numbers of the step loop, to rounding.
+
+        `key` is the array of the keys that the steps of the loop would get.
+        """
 
 
 def scan(
@@ -68,9 +71,8 @@ def scan(
     `meter` comes without `chunk`; `TypeError` if a non-array leaf of the state changes.
 
     !!! note "Keys"
-        Step $t$ of a plain cell gets `jr.split(key, num_steps)[t]`, whatever `chunk` is. An `AbstractScannable` gets
-        the one `key` and splits it its own way; in chunks it gets one key per chunk, so that a stochastic one
-        draws other numbers for another `chunk` (and the same for any `checkpoint`).
+        Step $t$ gets `jr.split(key, num_steps)[t]`, by whatever route, in chunks or not, forwards or in reverse. (Two
+        calls for the halves of a sequence draw other numbers than one call, whatever their keys.)
     """
     num_steps = _num_steps(xs, length)
     if chunk is not None and chunk < 1:
@@ -79,24 +81,21 @@ def scan(
         raise ValueError("`meter` reports after every chunk: give `chunk`, the number of steps between two reports.")
     if checkpoint and chunk is None:
         chunk = math.isqrt(max(num_steps - 1, 0)) + 1
-    by_step = not (isinstance(cell, AbstractScannable) and jtu.tree_leaves(xs))
     state, static = _split_state(cell, xs, state, key)
+    inputs = (xs, None if key is None else jr.split(key, num_steps))
     run = ft.partial(_run, cell, static, unroll=_default_unroll() if unroll is None else unroll, reverse=reverse)
     if chunk is None:
-        keys = jr.split(key, num_steps) if key is not None and by_step else key
-        state, ys = run(state, (xs, keys), num_steps)
+        state, ys = run(state, inputs, num_steps)
     else:
-        state, ys = _run_chunks(run, state, xs, key, num_steps, by_step, reverse, chunk, checkpoint, meter)
+        state, ys = _run_chunks(run, state, inputs, num_steps, reverse, chunk, checkpoint, meter)
     return ys, eqx.combine(state, static)
 
 
 def _run_chunks(
     run: Callable,
     state: Any,
-    xs: Any,
-    key: PRNGKeyArray | None,
+    inputs: tuple[Any, Any],
     num_steps: int,
-    by_step: bool,
     reverse: bool,
     chunk: int,
     checkpoint: bool,
@@ -104,12 +103,10 @@ def _run_chunks(
 ) -> tuple[Any, Any]:
     """A scan of scans: the whole chunks, and the shorter one that may be left at the end of time."""
     whole, rest = divmod(num_steps, chunk)
-    keys = None if key is None else jr.split(key, num_steps if by_step else whole + (rest > 0))
-    parts = [(0, whole, chunk)] + ([(whole, 1, rest)] if rest else [])  # First chunk, number of chunks, steps in each.
+    parts = [(0, whole, chunk)] + ([(whole * chunk, 1, rest)] if rest else [])  # First step, chunks, steps in each.
     outs, carry = [], (state, jnp.zeros((), jnp.int32))
     for first, count, size in reversed(parts) if reverse else parts:
-        x_part = _in_chunks(xs, first * chunk, count, size)
-        key_part = _in_chunks(keys, first * chunk, count, size) if by_step else _slice(keys, first, count)
+        part = _in_chunks(inputs, first, count, size)
         run_one = ft.partial(run, num_steps=size)
         # Without CSE barriers: the body of a scan is compiled apart from its gradient anyway.
         run_one = jax.checkpoint(run_one, prevent_cse=False) if checkpoint else run_one
@@ -121,7 +118,7 @@ def _run_chunks(
                 jax.debug.callback(ft.partial(_report, meter, num_steps), done + size)
             return (state, done + size), ys
 
-        carry, ys = jax.lax.scan(step, carry, (x_part, key_part), length=count, reverse=reverse)
+        carry, ys = jax.lax.scan(step, carry, part, length=count, reverse=reverse)
         outs.append(jtu.tree_map(lambda y, steps=count * size: jnp.reshape(y, (steps, *y.shape[2:])), ys))
     if len(outs) == 1:
         return carry[0], outs[0]
@@ -175,12 +172,8 @@ def _promote(before: Any, after: Any) -> Any:
     return before
 
 
-def _slice(tree: Any, start: int, size: int) -> Any:
-    return jtu.tree_map(lambda x: x[start : start + size], tree)
-
-
 def _in_chunks(tree: Any, start: int, count: int, size: int) -> Any:
-    return jtu.tree_map(lambda x: jnp.reshape(x, (count, size, *x.shape[1:])), _slice(tree, start, count * size))
+    return jtu.tree_map(lambda x: jnp.reshape(x[start : start + count * size], (count, size, *x.shape[1:])), tree)
 
 
 def _report(meter: Callable[[int, int], None], num_steps: int, done: Any) -> None:

@@ -93,20 +93,20 @@ def _cell(points: Float[Array, " n"], x: Float[Array, ""], clamp: bool) -> tuple
     """Number of the cell around `x`, its width, and the position in it (0 to 1 inside the grid)."""
     if clamp:
         x = jnp.clip(x, points[0], points[-1])
-    cell = jnp.clip(jnp.searchsorted(points, x, side="right") - 1, 0, points.shape[0] - 2)
+    cell = jnp.clip(jnp.searchsorted(points, x, side="right").astype(jnp.int32) - 1, 0, points.shape[0] - 2)
     width = points[cell + 1] - points[cell]
     return cell, width, (x - points[cell]) / width
 
 
 def _linear_weights(points: Float[Array, " n"], x: Float[Array, ""], *, clamp: bool) -> tuple[Array, Array]:
     cell, _, t = _cell(points, x, clamp)
-    return cell + jnp.arange(2), jnp.stack([1 - t, t])
+    return cell + jnp.arange(2, dtype=jnp.int32), jnp.stack([1 - t, t])
 
 
 def _cubic_weights(points: Float[Array, " n"], x: Float[Array, ""], *, clamp: bool) -> tuple[Array, Array]:
     cell, width, t = _cell(points, x, clamp)
     basis = hermite_basis(t)
-    around = jnp.clip(cell + jnp.arange(-1, 3), 0, points.shape[0] - 1)
+    around = jnp.clip(cell + jnp.arange(-1, 3, dtype=jnp.int32), 0, points.shape[0] - 1)
     left, right = points[cell] - points[around[0]], points[around[3]] - points[cell + 1]
     # Slope times the width of the cell, as weights of the four values; a side without neighbour is one-sided.
     first = _slope_weights(left, width) * width
