@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._cell import AbstractCell
+from .._chunks import AbstractMembraneCell
 from ._decay import AbstractDecay, AbstractInputGain, ExactDecay, LeakGain
 from ._leak import SynapticCurrent, check_leak, leak, through_synapse
 from ._neuron import as_size, check_input, out_dtype, zeros
@@ -18,7 +18,7 @@ class LIState(eqx.Module):
     current: Float[Array, "..."] | None = None
 
 
-class LICell(AbstractCell[LIState]):
+class LICell(AbstractMembraneCell[LIState]):
     r"""Leaky integrator readout: $v \leftarrow v_{rest} + \beta (v - v_{rest}) + g I$, put out as it is."""
 
     tau_mem: ParameterLike  # ms
@@ -52,6 +52,11 @@ class LICell(AbstractCell[LIState]):
 
     def __check_init__(self):
         check_leak(self.size, self.tau_mem, self.rest, self.decay, self.synapse, self.dt)
+
+    @property
+    def keeps_membranes(self) -> bool:
+        """True: a leak is linear, its gradient needs no values at all."""
+        return True
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> LIState:
         """The membrane at rest, with `shape` as leading (batch) axes."""

@@ -99,6 +99,11 @@ class LIFCell(AbstractNeuron[LIFState]):
                 f'`refractory` needs a reset `timing` of "after_spike" or "before_decay"; got "{self.reset.timing}".'
             )
 
+    @property
+    def keeps_membranes(self) -> bool:
+        """True: besides the membrane a step is a few products and sums."""
+        return True
+
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> LIFState:
         """The membrane at rest and everything else at zero, with `shape` as leading (batch) axes."""
         empty = zeros(shape, self.size)

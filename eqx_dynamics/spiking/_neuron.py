@@ -6,9 +6,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import AbstractCell
+from .._chunks import MEMBRANE, AbstractMembraneCell
 from ._reset import AbstractReset
 from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, spike
 
@@ -24,7 +25,7 @@ class MembraneState(Protocol):
 NeuronState = TypeVar("NeuronState", bound=MembraneState)
 
 
-class AbstractNeuron(AbstractCell[NeuronState]):
+class AbstractNeuron(AbstractMembraneCell[NeuronState]):
     """A cell that puts out spikes: integration, threshold and reset are the subclass's, their order is the reset's.
 
     Leading axes of the input are batches. States are float32 (float64 with x64 enabled) whatever the input; spikes come
@@ -51,7 +52,8 @@ class AbstractNeuron(AbstractCell[NeuronState]):
 
     def fire(self, state: NeuronState, *, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
         """The spikes of this state's membrane: 0. or 1., differentiated by the surrogate."""
-        return spike(self.surrogate, state.membrane - self.threshold_of(state), key=key)
+        excess = checkpoint_name(state.membrane - self.threshold_of(state), MEMBRANE)
+        return spike(self.surrogate, excess, key=key)
 
     def advance(
         self, x: Float[Array, "..."], state: NeuronState, *, key: PRNGKeyArray | None = None

@@ -56,6 +56,11 @@ class CobaLIFCell(AbstractNeuron[CobaLIFState]):
         self.decay.check(self.dt, self.tau_excitation, "tau_excitation")
         self.decay.check(self.dt, self.tau_inhibition, "tau_inhibition")
 
+    @property
+    def keeps_membranes(self) -> bool:
+        """True: besides the membrane a step is a few products and sums."""
+        return True
+
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> CobaLIFState:
         """At rest with closed channels, with `shape` as leading (batch) axes."""
         empty = zeros(shape, self.size)

@@ -48,6 +48,11 @@ class ResonateAndFireCell(AbstractNeuron[ResonateState]):
         )
         check_parameters("ResonateAndFireCell", self, self.size)
 
+    @property
+    def keeps_membranes(self) -> bool:
+        """True: besides the membrane a step is a few products and sums."""
+        return True
+
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> ResonateState:
         """At rest, with `shape` as leading (batch) axes."""
         empty = zeros(shape, self.size)

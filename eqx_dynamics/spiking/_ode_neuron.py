@@ -54,6 +54,11 @@ class AbstractODENeuron(AbstractNeuron[State]):
         check_threshold(self.threshold, None, self.reset)
         check_parameters(name, self, self.size)
 
+    @property
+    def keeps_membranes(self) -> bool:
+        """False: working a step out again would cost more than keeping its values."""
+        return False
+
     @abc.abstractmethod
     def derivative(self, x: Float[Array, "..."], state: State) -> State:
         """Rates of change per ms of every variable, given the input current; `current` is None in both."""

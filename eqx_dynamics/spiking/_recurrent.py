@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._apply import apply_stateless
-from .._cell import AbstractCell
+from .._chunks import AbstractMembraneCell
 from ._neuron import AbstractNeuron, zeros
 
 
@@ -29,7 +29,7 @@ class OneToOne(eqx.Module):
         return x * self.weight.reshape((1,) * (x.ndim - self.weight.ndim) + self.weight.shape)
 
 
-class Recurrent(AbstractCell[RecurrentState]):
+class Recurrent(AbstractMembraneCell[RecurrentState]):
     r"""A layer of neurons with feedback: the input of a step is $x_t + W(s_{t-1})$, $s$ its own spikes.
 
     The weight is any stateless layer: `eqx.nn.Linear` (all to all), `OneToOne`, `eqx.nn.Conv2d`, a masked or Dale's-law
@@ -41,6 +41,11 @@ class Recurrent(AbstractCell[RecurrentState]):
 
     cell: AbstractNeuron
     weight: Callable[[Array], Array]
+
+    @property
+    def keeps_membranes(self) -> bool:
+        """As its cell."""
+        return self.cell.keeps_membranes
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> RecurrentState:
         """The cell's own state and no spikes, with `shape` as leading (batch) axes."""

@@ -1,0 +1,210 @@
+"""The spiking step of `spiking.py` in other libraries; each needs its own package."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+BETA, SLOPE = 0.9, 25.0
+
+
+def _variant(run: Callable, **facts: Any) -> Any:
+    from spiking import Variant
+
+    return Variant(run, facts)
+
+
+def _compiled(loss: Callable, parameters: Any, x: np.ndarray) -> Any:
+    import jax.numpy as jnp
+
+    from spiking import compiled
+
+    return compiled(loss, parameters, jnp.asarray(x))
+
+
+def _feed_forward_only(recurrent: bool) -> None:
+    if recurrent:
+        raise NotImplementedError("no recurrent variant")
+
+
+def _cross_entropy(logits: Any, y: np.ndarray) -> Any:
+    from spiking import cross_entropy
+
+    return cross_entropy(logits, y)
+
+
+def spyx(problem: Any, recurrent: bool) -> Any:
+    import jax.numpy as jnp
+    import spyx.nn as snn
+    from flax import nnx
+
+    _feed_forward_only(recurrent)
+    shape = problem.shape
+
+    def dense(weight: np.ndarray) -> Any:
+        layer = nnx.Linear(weight.shape[1], weight.shape[0], use_bias=False, rngs=nnx.Rngs(0))
+        layer.kernel = nnx.Param(jnp.asarray(weight.T))
+        return layer
+
+    def lif() -> Any:
+        return snn.LIF((shape.hidden,), beta=BETA, threshold=1.0, rngs=nnx.Rngs(0))
+
+    readout = snn.LI((shape.outputs,), beta=BETA, rngs=nnx.Rngs(0))
+    first, middle, last = (dense(weight) for weight in problem.weights)
+    graph, state = nnx.split(snn.Sequential(first, lif(), middle, lif(), last, readout))
+
+    def loss(state: Any, x: Any) -> Any:
+        return _cross_entropy(snn.run(nnx.merge(graph, state), x)[0].mean(0), problem.y)
+
+    return _compiled(loss, state, problem.x)
+
+
+def jaxpike(problem: Any, recurrent: bool, **how: Any) -> Any:
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import jaxpike as jp
+
+    _feed_forward_only(recurrent)
+    tau, gain = -1 / np.log(BETA), 1 / (1 - BETA)
+
+    def dense(weight: np.ndarray) -> Any:
+        layer = jp.Dense(weight.shape[1], weight.shape[0], key=jax.random.PRNGKey(0), use_bias=False)
+        return eqx.tree_at(lambda m: m.weight, layer, jnp.asarray(weight * gain))
+
+    first, middle, last = (dense(weight) for weight in problem.weights)
+    net = jp.Sequential(first, jp.LIF(tau=tau), middle, jp.LIF(tau=tau), last, jp.LeakyIntegrator(tau=tau))
+    arrays, static = eqx.partition(net, eqx.is_inexact_array)
+
+    def loss(arrays: Any, x: Any) -> Any:
+        return _cross_entropy(jp.unroll(eqx.combine(arrays, static), x, **how)[0].mean(0), problem.y)
+
+    return _compiled(loss, arrays, problem.x)
+
+
+def brainstate(problem: Any, recurrent: bool) -> Any:
+    import brainpy.state as bp
+    import brainstate as bs
+    import braintools
+    import brainunit as u
+    import jax
+    import jax.numpy as jnp
+
+    shape, (first, middle, last) = problem.shape, problem.weights
+    tau = -1 / np.log(BETA) * u.ms
+    neuron = {
+        "tau": tau,
+        "V_th": 1.0 * u.mV,
+        "R": 1 / (1 - BETA) * u.ohm,
+        "spk_fun": braintools.surrogate.InvSquareGrad(SLOPE),
+    }
+
+    def dense(weight: np.ndarray) -> Any:
+        layer = bs.nn.Linear(weight.shape[1], weight.shape[0], b_init=None)
+        layer.weight.value = {"weight": jnp.asarray(weight.T)}
+        return layer
+
+    class FeedForward(bs.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.middle, self.last = dense(first), dense(middle), dense(last)
+            self.lif_1, self.lif_2 = bp.LIF(shape.hidden, **neuron), bp.LIF(shape.hidden, **neuron)
+            self.out = bp.Expon(shape.outputs, tau=tau, g_initializer=braintools.init.Constant(0.0))
+
+        def update(self, x: Any) -> Any:
+            spikes = self.lif_1(self.first(x) * u.mA)
+            return self.out(self.last(self.lif_2(self.middle(spikes) * u.mA)))
+
+    class Feedback(bs.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.middle, self.last = dense(first), dense(middle), dense(last)
+            self.alif = bp.ALIF(shape.hidden, tau_a=200 * u.ms, beta=0.1 * u.mV, **neuron)
+            self.out = bp.Expon(shape.outputs, tau=tau, g_initializer=braintools.init.Constant(0.0))
+
+        def update(self, x: Any) -> Any:
+            back = self.middle(self.alif.get_spike())
+            return self.out(self.last(self.alif((self.first(x) + back) * u.mA)))
+
+    net = Feedback() if recurrent else FeedForward()
+    weights = net.states(bs.ParamState)
+    x = jnp.asarray(problem.x)
+
+    def loss(x: Any) -> Any:
+        bs.nn.init_all_states(net, batch_size=shape.batch)
+        with bs.environ.context(dt=1.0 * u.ms):
+            out = bs.transform.for_loop(net.update, x)
+        return _cross_entropy(out.mean(0), problem.y)
+
+    step = bs.transform.jit(lambda x: bs.transform.grad(loss, weights, return_value=True)(x))
+    return _variant(lambda: jax.block_until_ready(step(x)))
+
+
+def snntorch(problem: Any, recurrent: bool) -> Any:
+    import snntorch as snn
+    import torch
+
+    _feed_forward_only(recurrent)
+    torch.set_num_threads(2)
+    x, y = torch.tensor(problem.x), torch.tensor(problem.y)
+    weights = [torch.nn.Parameter(torch.tensor(weight)) for weight in problem.weights]
+    spike_grad = snn.surrogate.fast_sigmoid(SLOPE)
+    first, second = (snn.Leaky(beta=BETA, spike_grad=spike_grad) for _ in range(2))
+    readout = snn.Leaky(beta=BETA, reset_mechanism="none")
+
+    def run() -> float:
+        for weight in weights:
+            weight.grad = None
+        sizes = [weight.shape[0] for weight in weights]
+        a, b, u = (torch.zeros(problem.shape.batch, size) for size in sizes)
+        outs = []
+        for xt in x.unbind(0):
+            spikes, a = first(torch.nn.functional.linear(xt, weights[0]), a)
+            spikes, b = second(torch.nn.functional.linear(spikes, weights[1]), b)
+            _, u = readout(torch.nn.functional.linear(spikes, weights[2]), u)
+            outs.append(u)
+        loss = torch.nn.functional.cross_entropy(torch.stack(outs).mean(0), y)
+        loss.backward()
+        return loss.item()
+
+    return _variant(run, loss=round(run(), 5))
+
+
+def norse(problem: Any, recurrent: bool) -> Any:
+    import norse.torch as nt
+    import torch
+    from norse.torch.functional.reset import reset_subtract
+
+    _feed_forward_only(recurrent)
+    torch.set_num_threads(2)
+    x, y = torch.tensor(problem.x), torch.tensor(problem.y)
+    weights = [torch.nn.Parameter(torch.tensor(weight)) for weight in problem.weights]
+    p = nt.LIFBoxParameters(tau_mem_inv=torch.as_tensor(100.0), reset_method=reset_subtract)
+    first, second, readout = nt.LIFBoxCell(p), nt.LIFBoxCell(p), nt.LIBoxCell()
+
+    def run() -> float:
+        for weight in weights:
+            weight.grad = None
+        a = b = u = None
+        outs = []
+        for xt in x.unbind(0):
+            spikes, a = first(10 * torch.nn.functional.linear(xt, weights[0]), a)
+            spikes, b = second(10 * torch.nn.functional.linear(spikes, weights[1]), b)
+            out, u = readout(torch.nn.functional.linear(spikes, weights[2]), u)
+            outs.append(out)
+        loss = torch.nn.functional.cross_entropy(torch.stack(outs).mean(0), y)
+        loss.backward()
+        return loss.item()
+
+    return _variant(run, loss=round(run(), 5))
+
+
+PEERS: dict[str, Callable[[Any, bool], Any]] = {
+    "spyx": spyx,
+    "brainstate": brainstate,
+    "jaxpike, scan_unroll=1": lambda problem, recurrent: jaxpike(problem, recurrent, scan_unroll=1),
+    "jaxpike": jaxpike,
+    "snntorch": snntorch,
+    "norse": norse,
+}

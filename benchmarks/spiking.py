@@ -1,0 +1,257 @@
+"""One spiking training step (loss and all gradients): ours, the obvious Equinox code, the peers, bare products.
+
+    python benchmarks/spiking.py --shape wide        # 700-128-128-20, batch 128, T = 100
+    python benchmarks/spiking.py --shape long        # 100-128-128-10, batch 16, T = 500
+    python benchmarks/spiking.py --shape recurrent   # 100-128 ALIF with feedback-10, batch 16, T = 1000
+    python benchmarks/spiking.py --shape memory      # temporary memory against T, compiled and not run
+
+All samples of one sitting are taken in turns, each between two runs of a fixed matrix product; a sample counts only if
+both are within 25 % of that product's best (a quiet machine). Peers that are not installed are left out. Peers compute
+the same network where they can (the loss is printed): $v \\leftarrow 0.9 v + W x$, soft reset, surrogate
+$1 / (1 + 25 |v - 1|)^2$, leaky readout, cross-entropy of its mean over time.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import eqx_dynamics.spiking as sp
+from eqx_dynamics import Sequential, scan
+
+
+BETA, SLOPE = 0.9, 25.0
+
+
+class Shape(NamedTuple):
+    """Steps, batch, and the sizes of input, two hidden layers and readout."""
+
+    num_steps: int
+    batch: int
+    inputs: int
+    hidden: int
+    outputs: int
+
+
+SHAPES = {
+    "wide": Shape(100, 128, 700, 128, 20),
+    "long": Shape(500, 16, 100, 128, 10),
+    "recurrent": Shape(1000, 16, 100, 128, 10),
+}
+
+
+class Problem(NamedTuple):
+    """Spikes, weights (out, in) and labels, all NumPy."""
+
+    shape: Shape
+    x: np.ndarray
+    weights: tuple[np.ndarray, ...]
+    y: np.ndarray
+
+
+class Variant(NamedTuple):
+    """Something to time: forward plus backward, and what its compiler says of it."""
+
+    run: Callable[[], Any]
+    facts: dict[str, Any]
+
+
+def make_problem(shape: Shape, *, recurrent: bool) -> Problem:
+    rng = np.random.RandomState(0)
+    x = (rng.rand(shape.num_steps, shape.batch, shape.inputs) < 0.03).astype(np.float32)
+    scale = np.sqrt(700 / shape.inputs)
+    first = (rng.randn(shape.hidden, shape.inputs) * 0.12 * scale + 0.006 * scale).astype(np.float32)
+    middle = rng.randn(shape.hidden, shape.hidden) * (0.05 if recurrent else 0.16) + (0 if recurrent else 0.02)
+    last = (rng.randn(shape.outputs, shape.hidden) * 0.1).astype(np.float32)
+    return Problem(shape, x, (first, middle.astype(np.float32), last), rng.randint(0, shape.outputs, shape.batch))
+
+
+def cross_entropy(logits: jax.Array, y: np.ndarray) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(y)).mean()
+
+
+def compiled(loss: Callable, parameters: Any, x: jax.Array) -> Variant:
+    """Loss and gradient, compiled ahead of time, with its temporary memory, compile time and loss."""
+    step = jax.jit(jax.value_and_grad(loss))
+    start = time.perf_counter()
+    lowered = step.lower(parameters, x)
+    executable = lowered.compile()
+    seconds = time.perf_counter() - start
+    memory = executable.memory_analysis().temp_size_in_bytes / 2**20
+    facts = {"temp_mb": round(memory, 1), "compile_s": round(seconds, 2)}
+    return Variant(lambda: jax.block_until_ready(executable(parameters, x)), facts)
+
+
+def linear(weight: np.ndarray) -> eqx.nn.Linear:
+    layer = eqx.nn.Linear(weight.shape[1], weight.shape[0], use_bias=False, key=jax.random.key(0))
+    return eqx.tree_at(lambda m: m.weight, layer, jnp.asarray(weight))
+
+
+def network(problem: Problem, *, recurrent: bool = False) -> Sequential:
+    shape, (first, middle, last) = problem.shape, problem.weights
+    tau = float(sp.tau_from_beta(BETA))
+    common: dict[str, Any] = dict(surrogate=sp.FastSigmoid(SLOPE), input_gain=sp.ConstantGain())
+    readout = sp.LICell(shape.outputs, tau, input_gain=sp.ConstantGain())
+    if recurrent:
+        adaptation = sp.ThresholdAdaptation(200.0, strength=0.1)
+        cell = sp.LIFCell(shape.hidden, tau, adaptation=adaptation, **common)
+        return Sequential([linear(first), sp.Recurrent(cell, linear(middle)), linear(last), readout])
+    lif = sp.LIFCell(shape.hidden, tau, **common)
+    return Sequential([linear(first), lif, linear(middle), lif, linear(last), readout])
+
+
+def ours(problem: Problem, *, recurrent: bool = False, **how: Any) -> Variant:
+    """`scan` over a `Sequential`; `how` is passed to `scan`."""
+    net, static = eqx.partition(network(problem, recurrent=recurrent), eqx.is_inexact_array)
+
+    def loss(net: Any, x: jax.Array) -> jax.Array:
+        model = eqx.combine(net, static)
+        membranes, _ = scan(model, x, model.init_state(x.shape[1:2]), **how)
+        return cross_entropy(membranes.mean(0), problem.y)
+
+    return compiled(loss, net, jnp.asarray(problem.x))
+
+
+def obvious(problem: Problem) -> Variant:
+    """What one writes without this package: per-sample layers in one scan, mapped over the batch."""
+    fast = sp.FastSigmoid(SLOPE)
+    layers = tuple(linear(weight) for weight in problem.weights)
+    hidden, outputs = problem.shape.hidden, problem.shape.outputs
+
+    def fire(v: jax.Array, current: jax.Array) -> tuple[jax.Array, jax.Array]:
+        v = BETA * v + current
+        spikes = sp.spike(fast, v - 1)
+        return v - jax.lax.stop_gradient(spikes), spikes
+
+    def loss(layers: Any, x: jax.Array) -> jax.Array:
+        def one(xs: jax.Array) -> jax.Array:
+            def step(carry: Any, xt: jax.Array) -> tuple[Any, jax.Array]:
+                a, b, u = carry
+                a, spikes = fire(a, layers[0](xt))
+                b, spikes = fire(b, layers[1](spikes))
+                u = BETA * u + layers[2](spikes)
+                return (a, b, u), u
+
+            start = (jnp.zeros(hidden), jnp.zeros(hidden), jnp.zeros(outputs))
+            return jax.lax.scan(step, start, xs)[1].mean(0)
+
+        return cross_entropy(jax.vmap(one, in_axes=1)(x), problem.y)
+
+    return compiled(loss, layers, jnp.asarray(problem.x))
+
+
+def products(problem: Problem) -> Variant:
+    """Only the matrix products that the step cannot avoid: three forward, three for weights, two for hidden spikes."""
+    shape = problem.shape
+    rows = shape.num_steps * shape.batch
+    rng = np.random.RandomState(1)
+    spikes = [jnp.asarray(rng.rand(rows, shape.hidden).astype(np.float32)) for _ in range(2)]
+    grads = [jnp.asarray(rng.randn(rows, n).astype(np.float32)) for n in (shape.hidden, shape.hidden, shape.outputs)]
+    weights = tuple(jnp.asarray(weight) for weight in problem.weights)
+
+    @jax.jit
+    def run(x: jax.Array, spikes: Any, grads: Any, weights: Any) -> Any:
+        inputs = (x.reshape(rows, -1), *spikes)
+        forward = [i @ w.T for i, w in zip(inputs, weights, strict=True)]
+        to_weights = [g.T @ i for i, g in zip(inputs, grads, strict=True)]
+        return forward, to_weights, [g @ w for g, w in zip(grads[1:], weights[1:], strict=True)]
+
+    args = (jnp.asarray(problem.x), spikes, grads, weights)
+    return Variant(lambda: jax.block_until_ready(run(*args)), {})
+
+
+def measure(variants: dict[str, Variant], reps: int, budget: float) -> dict[str, dict[str, Any]]:
+    """Milliseconds, minimum and median of the samples taken while the machine was quiet, all variants in turns."""
+    a, b = jnp.ones((12800, 700)), jnp.ones((700, 128))
+    product = jax.jit(lambda a, b: a @ b)
+
+    def timed(run: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    def calibrate() -> float:
+        return timed(lambda: jax.block_until_ready(product(a, b)))
+
+    for variant in variants.values():
+        variant.run(), variant.run()
+    best = min(calibrate() for _ in range(30))
+    quiet: dict[str, list[float]] = {name: [] for name in variants}
+    every: dict[str, list[float]] = {name: [] for name in variants}
+    end = time.time() + budget
+    while time.time() < end and any(len(samples) < reps for samples in quiet.values()):
+        for name, variant in variants.items():
+            before = calibrate()
+            seconds = timed(variant.run)
+            after = calibrate()
+            best = min(best, before, after)
+            every[name].append(seconds)
+            if max(before, after) <= 1.25 * best:
+                quiet[name].append(seconds)
+
+    def summary(name: str) -> dict[str, Any]:
+        samples = quiet[name]
+        median = round(1e3 * float(np.median(samples)), 1) if samples else None
+        return {"min_ms": round(1e3 * min(every[name]), 1), "median_quiet_ms": median, "quiet_samples": len(samples)}
+
+    return {name: summary(name) | variant.facts for name, variant in variants.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=(*SHAPES, "memory"), default="wide")
+    parser.add_argument("--reps", type=int, default=8)
+    parser.add_argument("--budget", type=float, default=420.0, help="seconds of measuring at most")
+    parser.add_argument("--only", default="", help="variants whose name contains one of these, separated by |")
+    args = parser.parse_args()
+    if args.shape == "memory":
+        return print_memory()
+    recurrent = args.shape == "recurrent"
+    problem = make_problem(SHAPES[args.shape], recurrent=recurrent)
+    makers: dict[str, Callable[[], Variant]] = {"ours": lambda: ours(problem, recurrent=recurrent)}
+    if not recurrent:
+        makers |= {
+            "ours, checkpointed chunks of 5": lambda: ours(problem, chunk=5, checkpoint=True),
+            "obvious Equinox": lambda: obvious(problem),
+            "bare products": lambda: products(problem),
+        }
+    from _spiking_peers import PEERS
+
+    makers |= {name: lambda make=make: make(problem, recurrent) for name, make in PEERS.items()}
+    variants = {}
+    for name, make in makers.items():
+        if not args.only or any(part in name for part in args.only.split("|")):
+            try:
+                variants[name] = make()
+            except ImportError as error:
+                print(f"left out: {name} ({error})")
+            except NotImplementedError as error:
+                print(f"left out: {name}: {error}")
+    for name, row in measure(variants, args.reps, args.budget).items():
+        print(json.dumps({"name": name, "shape": args.shape, **row}))
+
+
+def print_memory() -> None:
+    for num_steps in (100, 400, 1600, 6400, 10_000):
+        shape = Shape(num_steps, 32, 100, 128, 10)
+        problem = make_problem(shape, recurrent=False)
+        chunked = ours(problem, chunk=10, checkpoint=True).facts["temp_mb"]
+        root = ours(problem, checkpoint=True).facts["temp_mb"]
+        print(
+            json.dumps({"T": num_steps, "plain": ours(problem).facts["temp_mb"], "chunk 10": chunked, "sqrt T": root})
+        )
+
+
+if __name__ == "__main__":
+    main()

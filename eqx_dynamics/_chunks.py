@@ -1,0 +1,54 @@
+"""Running a long sequence in chunks that keep only what their gradient cannot cheaply work out again."""
+
+import abc
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, PyTree
+
+from ._cell import AbstractCell, State
+
+
+MEMBRANE = "eqx_dynamics.membrane"
+"""The name (`jax.ad_checkpoint.checkpoint_name`) of what a spiking cell keeps of a step for its gradient."""
+
+
+class AbstractMembraneCell(AbstractCell[State]):
+    """A cell that names a value of each step `MEMBRANE`, and can say whether that is all that is worth keeping."""
+
+    @property
+    @abc.abstractmethod
+    def keeps_membranes(self) -> bool:
+        """Whether the rest of a step (spikes, slopes, other variables) is cheap to work out again for the gradient."""
+
+
+def in_chunks(
+    run: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], xs: PyTree, state: PyTree, chunk: int, *, reverse: bool
+) -> tuple[PyTree, PyTree]:
+    """`run(state, part) -> (state, ys)` over parts of `chunk` steps, the last one shorter if need be.
+
+    For the gradient each part keeps its initial state, the values named `MEMBRANE`, and of matrix products those that
+    do not follow from these.
+    """
+    num_steps = jtu.tree_leaves(xs)[0].shape[0]
+    whole, rest = divmod(num_steps, chunk)
+    policies = jax.checkpoint_policies
+    keep = policies.save_from_both_policies(policies.save_only_these_names(MEMBRANE), policies.dots_saveable)
+    # Without barriers against common subexpressions: the body of a scan is compiled apart from its gradient anyway.
+    run = jax.checkpoint(run, policy=keep, prevent_cse=False)
+    parts = [(0, whole, chunk)] + ([(whole * chunk, 1, rest)] if rest else [])
+    outs = []
+    for start, count, size in reversed(parts) if reverse else parts:
+        part = jtu.tree_map(lambda x, a=start, n=count, k=size: _cut(x, a, n, k), xs)
+        state, ys = jax.lax.scan(run, state, part, reverse=reverse)
+        outs.append(jtu.tree_map(lambda y, n=count * size: jnp.reshape(y, (n, *y.shape[2:])), ys))
+    ordered = outs[::-1] if reverse else outs
+    ys = ordered[0] if len(ordered) == 1 else jtu.tree_map(lambda *parts: jnp.concatenate(parts), *ordered)
+    return ys, state
+
+
+def _cut(x: Array, start: int, count: int, size: int) -> Array:
+    part = jax.lax.slice_in_dim(x, start, start + count * size)
+    return jnp.reshape(part, (count, size, *x.shape[1:]))
