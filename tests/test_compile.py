@@ -13,6 +13,7 @@ import jax.random as jr
 import pytest
 
 from eqx_dynamics.transform import compile_ahead, enable_compilation_cache, export, load_exported, symbolic_sizes
+from eqx_graph.nn.conv import GCNConv
 
 
 MODEL = eqx.nn.MLP(3, 2, 8, 1, key=jr.key(0))
@@ -162,6 +163,21 @@ def test_export_of_message_passing_with_open_node_and_edge_counts():
         args = (jr.normal(jr.key(0), (num_nodes, 2)), jnp.array(senders), jnp.array(receivers))
         assert jnp.allclose(loaded(*args)["mean"], mean_of_neighbours(*args)["mean"], atol=1e-6)
         assert jax.grad(lambda x, args=args: jnp.sum(loaded(x, *args[1:])["mean"]))(args[0]).shape == (num_nodes, 2)
+
+
+def test_export_of_a_graph_layer_with_open_node_and_edge_counts():
+    """As users write it: a plain edge array, whose sizes are open; type checks are on again afterwards."""
+    nodes, edges = symbolic_sizes("nodes, edges")
+    conv = GCNConv(2, 3, key=jr.key(0))
+    data = export(conv, jax.ShapeDtypeStruct((nodes, 2), jnp.float32), jax.ShapeDtypeStruct((2, edges), jnp.int32))
+    loaded = load_exported(data)
+    for num_nodes, edge_index in ((4, [[0, 1, 2], [1, 1, 3]]), (2, [[0], [1]])):
+        x, edge_index = jr.normal(jr.key(0), (num_nodes, 2)), jnp.array(edge_index)
+        assert jnp.allclose(loaded(x, edge_index), conv(x, edge_index), atol=1e-6)
+        gradient, expected = (jax.grad(lambda x, f=f, e=edge_index: jnp.sum(f(x, e) ** 2))(x) for f in (loaded, conv))
+        assert jnp.allclose(gradient, expected, atol=1e-5)
+    with pytest.raises(Exception, match="Type-check error"):
+        conv("no array", edge_index)  # pyright: ignore[reportArgumentType]
 
 
 def test_export_named_errors():

@@ -1,9 +1,10 @@
 """Programs that outlive the code that made them: StableHLO in bytes, reloaded without the model's classes."""
 
+import contextlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import jax
 import jax.export as jax_export
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import jaxtyping
 
 from ._select import is_array, leaf_paths
 
@@ -45,9 +47,11 @@ class Exported:
 def symbolic_sizes(names: str) -> tuple[Any, ...]:
     """Sizes left open by `export`: `batch, nodes = symbolic_sizes("batch, nodes")`, for `jax.ShapeDtypeStruct` shapes.
 
-    Make all that one function uses in one call. Linear relations between them can be written: `"2*half, nodes + 1"`.
+    Make all that one function uses in one call. Each stands for 1 to $2^{31} - 1$, what 32-bit indices reach. Linear
+    relations between them can be written: `"nodes, nodes + 1, 2*edges"`.
     """
-    return tuple(jax_export.symbolic_shape(names))
+    variables = set(re.findall(r"[A-Za-z_]\w*", names)) - {"mod", "floordiv", "max", "min"}
+    return tuple(jax_export.symbolic_shape(names, constraints=[f"{name} <= {2**31 - 1}" for name in sorted(variables)]))
 
 
 def export(fn: Callable, *example_args: Any, gradients: int = 1, platforms: tuple[str, ...] | None = None) -> bytes:
@@ -86,7 +90,8 @@ def export(fn: Callable, *example_args: Any, gradients: int = 1, platforms: tupl
     arrays, static = _layout(example_args)
     header = json.dumps({"arrays": arrays, "static": static}).encode() + b"\n"
     try:
-        program = jax_export.export(jax.jit(flat), platforms=platforms)(*shapes)
+        with _unchecked(shapes):
+            program = jax_export.export(jax.jit(flat), platforms=platforms)(*shapes)
         return _MAGIC + header + bytes(program.serialize(vjp_order=gradients))
     except NotImplementedError as error:
         raise ValueError(
@@ -106,6 +111,18 @@ def load_exported(data: bytes) -> Exported:
     header, program = data[len(_MAGIC) :].split(b"\n", 1)
     layout = json.loads(header)
     return Exported(jax_export.deserialize(bytearray(program)), layout["arrays"], layout["static"])
+
+
+@contextlib.contextmanager
+def _unchecked(shapes: list[jax.ShapeDtypeStruct]) -> Iterator[None]:
+    """No run-time type checks while a function is traced with open sizes, which are no `int`s to them."""
+    before = jaxtyping.config.jaxtyping_disable
+    open_sizes = any(not isinstance(size, int) for shape in shapes for size in shape.shape)
+    try:
+        jaxtyping.config.update("jaxtyping_disable", before or open_sizes)
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def _layout(args: tuple[Any, ...]) -> tuple[list[str], dict[str, str]]:
