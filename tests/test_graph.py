@@ -143,6 +143,8 @@ def test_ids_are_checked_under_jit_too() -> None:
     np.testing.assert_array_equal(build(good, jnp.zeros((3, 1))), good)
     with pytest.raises(eqx.EquinoxRuntimeError, match=r"`edge_index` must hold ids in \[0, num_nodes=3\)"):
         build(good + 1, jnp.zeros((3, 1)))
+    with pytest.raises(ValueError, match="`num_graphs` must be given when `batch` is traced"):
+        jax.jit(lambda ids: Graph.from_edge_index(good, num_nodes=3, batch=ids).batch)(jnp.zeros(3, int))
 
 
 BAD = {

@@ -1,4 +1,4 @@
-"""The MUTAG demonstration is honest: folds are stratified and disjoint, and no test graph reaches its own fold's model."""
+"""The MUTAG demonstration is honest: stratified folds, and no test graph reaches its own fold's model."""
 
 import dataclasses
 import pathlib

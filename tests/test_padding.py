@@ -1,5 +1,8 @@
 """Budgets, ladders and dynamic batches: few shapes, little waste, nothing lost silently."""
 
+import importlib
+import sys
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -174,3 +177,11 @@ def test_loader_names_bad_input() -> None:
         graph_loader([], PaddingBudget(8, 8, 2), seed=0)
     with pytest.raises(ValueError, match="does not fit the budget"):
         next(iter(graph_loader(random_graphs(3, 9), PaddingBudget(4, 8, 2), seed=0)))
+
+
+def test_loader_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grain", None)
+    for name in [name for name in sys.modules if name.startswith("eqx_graph.loader")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ImportError, match=r"eqx-graph-dynamics\[data\]"):
+        importlib.import_module("eqx_graph.loader")
