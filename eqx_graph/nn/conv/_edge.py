@@ -20,6 +20,7 @@ from ._neighbors import Nodes, endpoints
 
 
 Batch = Int[Array | np.ndarray, " num_nodes"]
+BatchPair = tuple[Int[Array | np.ndarray, " num_senders"], Int[Array | np.ndarray, " num_receivers"]]
 
 # Distances in flight: bounds the memory of a neighbour search to 16 MB of float32.
 _QUERY_BLOCK = 2**22
@@ -101,7 +102,7 @@ class DynamicEdgeConv(eqx.Module):
         self.aggregation = as_aggregation(aggr)
 
     @jax.named_scope("eqx_graph.DynamicEdgeConv")
-    def __call__(self, x: Nodes, batch: Batch | tuple[Batch, Batch] | None = None) -> Float[Array, "num_receivers out"]:
+    def __call__(self, x: Nodes, batch: Batch | BatchPair | None = None) -> Float[Array, "num_receivers out"]:
         """**Arguments:**
 
         - `x`: node features, or (senders', receivers') with as many features on either side.
@@ -164,7 +165,9 @@ def _edge_conv(
     return _OnHidden(aggregation, rest).propagate(edges, h=(h_src, h_dst))
 
 
-def _nearest(x_src: Array, x_dst: Array, batch_src: Batch | None, batch_dst: Batch | None, *, k: int) -> EdgeIndex:
+def _nearest(
+    x_src: Array, x_dst: Array, batch_src: Array | np.ndarray | None, batch_dst: Array | np.ndarray | None, *, k: int
+) -> EdgeIndex:
     """Edges from the `k` nearest senders (of the same graph) to every receiver."""
     if x_src.shape[1] != x_dst.shape[1]:
         raise ValueError(
