@@ -1,5 +1,7 @@
 """Edge layouts: both orders, the way back, derived layouts, conversions, and what is refused."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -38,7 +40,7 @@ def check_layout(edges, edge_index):
 def test_both_orders_and_the_way_back(sizes):
     num_senders, num_receivers, num_edges = sizes
     edge_index = random_edges(*sizes)
-    nodes = {"num_senders": num_senders, "num_receivers": num_receivers}
+    nodes: dict[str, Any] = {"num_senders": num_senders, "num_receivers": num_receivers}
     host = EdgeIndex.from_numpy(edge_index, **nodes)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(host))
     check_layout(host, edge_index)
@@ -62,7 +64,7 @@ def test_arrange_and_restore_are_inverse_and_differentiate_without_scatter():
         return jnp.sum(jnp.sin(edges.restore(jnp.square(edges.arrange(v)))))
 
     program = jax.jit(jax.grad(loss, argnums=1)).lower(edges, values["a"])
-    assert "scatter" not in program.as_text()
+    assert "scatter" not in (program.as_text() or "")
     np.testing.assert_allclose(
         program.compile()(edges, values["a"]), jax.grad(lambda v: jnp.sum(jnp.sin(v**2)))(values["a"]), rtol=1e-5
     )
@@ -82,7 +84,7 @@ def test_self_loops_are_appended_without_sorting(masked):
     replaced = edges.with_self_loops()
     counts[:60] &= edge_index[0] != edge_index[1]
     np.testing.assert_array_equal(replaced.restore(replaced.edge_mask), counts)
-    plain = EdgeList(*jnp.asarray(edge_index), None if mask is None else jnp.asarray(mask), 9, 9).with_self_loops()
+    plain = EdgeList.from_array(edge_index, num_senders=9, num_receivers=9, edge_mask=mask).with_self_loops()
     np.testing.assert_array_equal(plain.edge_mask, counts)
     np.testing.assert_array_equal(plain.to_array(), expected)
 
@@ -92,12 +94,12 @@ def test_self_loop_values_are_the_last_loops():
     values = jnp.array([10.0, 20.0, 30.0, 40.0, 50.0])
     for edges in (
         EdgeIndex.from_array(edge_index, num_senders=4, num_receivers=4),
-        EdgeList(*jnp.asarray(edge_index), None, 4, 4),
+        EdgeList.from_array(edge_index, num_senders=4, num_receivers=4),
     ):
         np.testing.assert_array_equal(edges.self_loop_values(edges.arrange(values), 7.0), [10, 30, 7, 7])
     gradient = jax.grad(lambda v: edges.self_loop_values(v, 0.0).sum())(values)
     np.testing.assert_array_equal(gradient, [1, 0, 1, 0, 0])
-    none = EdgeList(jnp.zeros(0, int), jnp.zeros(0, int), None, 4, 4)
+    none = EdgeList.from_array(jnp.zeros((2, 0), int), num_senders=4, num_receivers=4)
     np.testing.assert_array_equal(none.self_loop_values(jnp.zeros(0), 2.0), [2, 2, 2, 2])
 
 
@@ -107,7 +109,7 @@ def test_coalesce_and_undirected(route):
     weight = jnp.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
     mask = jnp.array([True, True, True, True, True, False])
     if route == "list":
-        edges = EdgeList(*jnp.asarray(edge_index), mask, 4, 4)
+        edges = EdgeList.from_array(edge_index, num_senders=4, num_receivers=4, edge_mask=mask)
     else:
         edges = EdgeIndex.from_array(edge_index, num_senders=4, num_receivers=4, edge_mask=np.asarray(mask))
 
@@ -117,7 +119,7 @@ def test_coalesce_and_undirected(route):
 
     first, total = (jax.jit(merge) if route == "jit" else merge)(edges)
     np.testing.assert_array_equal(first, [True, True, False, True, True, False])
-    np.testing.assert_array_equal(np.where(first, total, 0), [5, 2, 0, 8, 16, 0])
+    np.testing.assert_array_equal(np.where(np.asarray(first), total, 0), [5, 2, 0, 8, 16, 0])
     if route == "list":
         return
 
@@ -158,7 +160,7 @@ def test_sparse_matrices_are_the_same_operator():
 
 
 def test_what_is_refused():
-    nodes = {"num_senders": 3, "num_receivers": 4}
+    nodes: dict[str, Any] = {"num_senders": 3, "num_receivers": 4}
     with pytest.raises(ValueError, match=r"`edge_index\[0, 1\]` is 3, outside \[0, 3\): num_senders=3"):
         EdgeIndex.from_array(np.array([[0, 3], [0, 3]]), **nodes)
     with pytest.raises(ValueError, match=r"`edge_index\[1, 0\]` is -1, outside \[0, 4\): num_receivers=4"):

@@ -1,5 +1,7 @@
 """The general route: blocks of edges give the plain route's numbers under every transform, in bounded memory."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -33,8 +35,8 @@ class Layer(MessagePassing):
 
 
 def layouts(mask=MASK):
-    sizes = {"num_senders": NUM_SENDERS, "num_receivers": NUM_RECEIVERS}
-    plain = EdgeList(*jnp.asarray(ENDS), None if mask is None else jnp.asarray(mask), *sizes.values())
+    sizes: dict[str, Any] = {"num_senders": NUM_SENDERS, "num_receivers": NUM_RECEIVERS}
+    plain = EdgeList.from_array(ENDS, edge_mask=mask, **sizes)
     return plain, EdgeIndex.from_array(ENDS, edge_mask=mask, **sizes)
 
 
@@ -69,7 +71,7 @@ def in_double(aggregations, name):
 
 
 def loss(linear, senders, receivers, weight, aggregation, edges, block_size, ties):
-    out = Layer(linear, aggregation, ties)(senders, receivers, edges, weight, block_size)
+    out = Layer(linear=linear, aggregation=aggregation, ties=ties)(senders, receivers, edges, weight, block_size)
     return jnp.sum(jnp.sin(out) * jnp.arange(1.0, NUM_RECEIVERS + 1)[:, None])
 
 
@@ -92,7 +94,8 @@ def test_blocks_give_the_plain_numbers(name):
             for ties in (False, True):
 
                 def run(d, ties=ties):
-                    return loss(*eqx.combine(d, static), edges, block_size, ties)
+                    parts = eqx.combine(d, static)
+                    return loss(*parts[:5], edges=edges, block_size=block_size, ties=ties)
 
                 tangents = jax.tree.map(lambda a: jnp.cos(3 * a), dynamic)
                 both.append((jax.value_and_grad(run)(dynamic), jax.jvp(run, (dynamic,), (tangents,))))
@@ -188,18 +191,18 @@ def test_memory_is_bounded_by_the_block():
         dynamic, static = eqx.partition(mlp, eqx.is_array)
 
         def run(dynamic, x, edges):
-            layer = Edge(eqx.combine(dynamic, static), aggregation)
+            layer = Edge(mlp=eqx.combine(dynamic, static), aggregation=aggregation)
             return jnp.sum(layer.propagate(edges, x=x, block_size=block_size) ** 2)
 
         step = jax.jit(jax.grad(run, (0, 1))).lower(dynamic, jnp.ones((num_nodes, width)), edges).compile()
-        return step.memory_analysis().temp_size_in_bytes
+        return temporary_bytes_of(step)
 
     all_messages = num_edges * width * 4
     for aggregation in (aggr.Max(), aggr.Softmax()):
         small, large = (temporary_bytes(edges, aggregation, block) for block in (1024, 8192))
         assert small < large < all_messages
         assert small < 16 * 1024 * width * 4 + 10 * num_nodes * width * 4
-    plain = EdgeList(*jnp.asarray(ends), None, num_nodes, num_nodes)
+    plain = EdgeList.from_array(ends, num_senders=num_nodes, num_receivers=num_nodes)
     assert temporary_bytes(plain, aggr.Max(), None) > 2 * all_messages
 
 
@@ -208,7 +211,7 @@ def test_empty_graph_and_no_receivers():
         edges = EdgeIndex.from_array(np.zeros((2, num_edges), int), num_senders=2, num_receivers=num_receivers)
         linear = arguments(jnp.float32)[0]
         for aggregation in (*STREAMING.values(), *WHOLE.values()):
-            layer = Layer(linear, aggregation)
+            layer = Layer(linear=linear, aggregation=aggregation)
             args = jnp.ones((2, 3)), jnp.ones((num_receivers, 2)), edges, jnp.ones(num_edges)
             assert layer(*args).shape[0] == num_receivers
             assert np.all(np.isfinite(layer(*args)))
@@ -221,7 +224,7 @@ def test_one_trace_per_shape():
     @jax.jit
     @eqx.debug.assert_max_traces(max_traces=1)
     def run(edges, senders, receivers, weight):
-        return Layer(linear, aggr.Max())(senders, receivers, edges, weight)
+        return Layer(linear=linear, aggregation=aggr.Max())(senders, receivers, edges, weight)
 
     for scale in (1, 2, 3):
         run(edges.reverse().reverse(), *(scale * a for a in arrays))
@@ -229,7 +232,7 @@ def test_one_trace_per_shape():
 
 def test_what_is_refused():
     linear, senders, receivers, weight = arguments(jnp.float32)
-    layer, edges = Layer(linear, aggr.Sum()), layouts()[1]
+    layer, edges = Layer(linear=linear, aggregation=aggr.Sum()), layouts()[1]
     with pytest.raises(ValueError, match=r"`propagate` lacks \['weight'\]: `Layer.message` takes"):
         layer.propagate(edges, x=(senders, receivers))
     with pytest.raises(ValueError, match=r"`propagate` got \['bias'\], which `Layer.message` does not take"):
@@ -249,3 +252,8 @@ def test_what_is_refused():
         PerEdge().propagate(jnp.asarray(ENDS), weight=weight)
     total = PerEdge().propagate(jnp.asarray(ENDS), weight=weight, size=(NUM_SENDERS, NUM_RECEIVERS))
     np.testing.assert_allclose(total[:, 0], ops.segment_sum(weight, jnp.asarray(ENDS[1]), NUM_RECEIVERS), rtol=1e-6)
+
+
+def temporary_bytes_of(compiled):
+    """Bytes of temporary memory that a program was compiled to take."""
+    return compiled.memory_analysis().temp_size_in_bytes

@@ -31,7 +31,7 @@ REFERENCE = {
     "std": (ops.segment_std, lambda r: r.std(0)),
     "lse": (ops.segment_logsumexp, lambda r: np.log(np.exp(r).sum(0))),
     "median": (ops.segment_median, lower_median),
-    "q": (lambda *a: ops.segment_quantile(*a, 0.3), lambda r: np.quantile(r, 0.3, axis=0)),
+    "q": (lambda d, i, n: ops.segment_quantile(d, i, n, 0.3), lambda r: np.quantile(r, 0.3, axis=0)),
 }
 
 

@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax.core import Tracer
 
 
 class Compressed(NamedTuple):
@@ -25,7 +25,7 @@ class Compressed(NamedTuple):
 
 def is_concrete(*arrays: Any) -> bool:
     """Whether every array has values that can be read on the host now."""
-    return not any(isinstance(a, jax.core.Tracer) for a in arrays)
+    return not any(isinstance(a, Tracer) for a in arrays)
 
 
 def _host_sort(ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

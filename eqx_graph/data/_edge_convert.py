@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax.core import Tracer
 from jax.experimental.sparse import BCSR
 from jaxtyping import Array, Shaped
 
@@ -63,7 +63,7 @@ def edges_from_bcsr(matrix: BCSR) -> tuple[EdgeIndex, Shaped[Array, " num_edges"
     positions = jnp.arange(matrix.nse)
     receivers = jnp.searchsorted(matrix.indptr, positions, side="right") - 1
     edge_index = jnp.stack([matrix.indices, receivers.astype(matrix.indices.dtype)])
-    if not isinstance(edge_index, jax.core.Tracer):
+    if not isinstance(edge_index, Tracer):
         edge_index = np.asarray(edge_index)
     return EdgeIndex.from_array(edge_index, num_senders=num_senders, num_receivers=num_receivers), matrix.data
 

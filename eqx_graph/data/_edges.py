@@ -161,6 +161,22 @@ class EdgeList(AbstractEdges):
     num_senders: int = eqx.field(static=True)
     num_receivers: int = eqx.field(static=True)
 
+    @classmethod
+    def from_array(
+        cls,
+        edge_index: Int[AnyArray, "2 num_edges"],
+        *,
+        num_senders: int,
+        num_receivers: int,
+        edge_mask: Bool[AnyArray, " num_edges"] | None = None,
+    ) -> "EdgeList":
+        """The edges as they are; arguments of `EdgeIndex.from_array`, but ids are not checked and nothing is sorted."""
+        senders, receivers = split_rows(jnp.asarray(edge_index))
+        mask = None if edge_mask is None else jnp.asarray(edge_mask)
+        return cls(
+            senders=senders, receivers=receivers, edge_mask=mask, num_senders=num_senders, num_receivers=num_receivers
+        )
+
     def send(self, x: Shaped[Array, " num_senders *dims"]) -> Shaped[Array, " num_edges *dims"]:
         return x[self.senders]
 
@@ -178,10 +194,16 @@ class EdgeList(AbstractEdges):
         return out.at[self.receivers].add(edge_values, mode="drop")
 
     def with_edge_mask(self, edge_mask: Bool[AnyArray, " num_edges"]) -> "EdgeList":
-        return EdgeList(self.senders, self.receivers, edge_mask, self.num_senders, self.num_receivers)
+        return dataclasses.replace(self, edge_mask=edge_mask)
 
     def reverse(self) -> "EdgeList":
-        return EdgeList(self.receivers, self.senders, self.edge_mask, self.num_receivers, self.num_senders)
+        return EdgeList(
+            senders=self.receivers,
+            receivers=self.senders,
+            edge_mask=self.edge_mask,
+            num_senders=self.num_receivers,
+            num_receivers=self.num_senders,
+        )
 
     def append_self_loops(self) -> "EdgeList":
         loops = jnp.arange(self.num_senders, dtype=self.senders.dtype)
@@ -189,7 +211,7 @@ class EdgeList(AbstractEdges):
         if self.edge_mask is not None:
             mask = jnp.concatenate([jnp.asarray(self.edge_mask), jnp.ones(self.num_senders, bool)])
         senders, receivers = (jnp.concatenate([jnp.asarray(ids), loops]) for ids in (self.senders, self.receivers))
-        return EdgeList(senders, receivers, mask, self.num_senders, self.num_receivers)
+        return dataclasses.replace(self, senders=senders, receivers=receivers, edge_mask=mask)
 
 
 class EdgeIndex(AbstractEdges):
@@ -394,8 +416,10 @@ class EdgeIndex(AbstractEdges):
         if self.edge_mask is not None:
             one = self.restore(jnp.asarray(self.edge_mask))
             mask = jnp.concatenate([one, one])
-        sizes = {"num_senders": self.num_senders, "num_receivers": self.num_receivers}
-        return EdgeIndex.from_array(both, edge_mask=mask, **sizes).with_kernel(self.kernel)
+        edges = EdgeIndex.from_array(
+            both, num_senders=self.num_senders, num_receivers=self.num_receivers, edge_mask=mask
+        )
+        return edges.with_kernel(self.kernel)
 
     def coalesce(self) -> "EdgeIndex":
         return self.with_edge_mask(self._duplicate_groups()[1])
@@ -414,5 +438,4 @@ def as_edges(edge_index: EdgeIndexLike, *, num_senders: int, num_receivers: int)
                 "Rebuild the EdgeIndex for this graph."
             )
         return edge_index
-    senders, receivers = split_rows(jnp.asarray(edge_index))
-    return EdgeList(senders, receivers, None, num_senders, num_receivers)
+    return EdgeList.from_array(edge_index, num_senders=num_senders, num_receivers=num_receivers)

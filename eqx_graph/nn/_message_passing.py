@@ -85,7 +85,7 @@ class MessagePassing(eqx.Module):
         aggregation = self.aggregation
         if isinstance(edges, EdgeIndex) and isinstance(aggregation, AbstractStreamingAggregation):
             function = edge_function(edges, message, slices, block_size)
-            return aggregation.reduce(BlockMessages(function, edges.num_receivers))
+            return aggregation.reduce(BlockMessages(function=function, num_receivers=edges.num_receivers))
         rows = [_gather(edges, side, value) for side, value in slices]
         messages = jax.vmap(message, axis_size=edges.num_edges)(*rows)
         receivers = jnp.asarray(edges.receivers)

@@ -1,5 +1,7 @@
 """The attention route: a softmax over the edges entering each node, then one sparse product a head."""
 
+from typing import Literal, overload
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -68,6 +70,24 @@ def edge_softmax(
     return _softmax(edges, logits, self_logits)
 
 
+@overload
+def attention(
+    edges: AbstractEdges,
+    logits: Float[Array, "num_edges heads"],
+    values: Float[Array, "num_senders heads channels"],
+    *,
+    self_logits: Float[Array, "num_senders heads"] | None = None,
+    return_weights: Literal[False] = False,
+) -> Float[Array, "num_receivers heads channels"]: ...
+@overload
+def attention(
+    edges: AbstractEdges,
+    logits: Float[Array, "num_edges heads"],
+    values: Float[Array, "num_senders heads channels"],
+    *,
+    self_logits: Float[Array, "num_senders heads"] | None = None,
+    return_weights: Literal[True],
+) -> tuple[Float[Array, "num_receivers heads channels"], Weights]: ...
 def attention(
     edges: AbstractEdges,
     logits: Float[Array, "num_edges heads"],
@@ -75,10 +95,7 @@ def attention(
     *,
     self_logits: Float[Array, "num_senders heads"] | None = None,
     return_weights: bool = False,
-) -> (
-    Float[Array, "num_receivers heads channels"]
-    | tuple[Float[Array, "num_receivers heads channels"], tuple[Array, Array | None]]
-):
+) -> Float[Array, "num_receivers heads channels"] | tuple[Float[Array, "num_receivers heads channels"], Weights]:
     r"""Attention over the edges entering each node: $y_{ih} = \sum_{e : r(e) = i} \alpha_{eh}\, v_{s(e)h}$.
 
     $\alpha = \mathrm{softmax}$ of the logits over the edges of a receiver. Nothing of size `(num_edges, heads,

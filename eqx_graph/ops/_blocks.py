@@ -56,8 +56,9 @@ def edge_function(
 ) -> EdgeFunction:
     """Packs `function` with its `arguments`, each a side and a pytree of arrays with a row per node or edge."""
     trees = [jax.tree.structure(value) for _, value in arguments]
-    leaves = [(side, jnp.asarray(leaf)) for side, value in arguments for leaf in jax.tree.leaves(value)]
+    leaves: list[tuple[Side, Any]] = [(s, jnp.asarray(a)) for s, value in arguments for a in jax.tree.leaves(value)]
     rows = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for _, leaf in leaves]
+    sides: tuple[Side, ...] = tuple(side for side, _ in leaves)
 
     def on_leaves(*slices: Any) -> Any:
         rest = iter(slices)
@@ -77,7 +78,7 @@ def edge_function(
     return EdgeFunction(
         function=pure,
         num_constants=len(constants),
-        sides=tuple(side for side, _ in leaves),
+        sides=sides,
         out=out,
         block=max(1, min(block_size, edges.num_edges)),
         values=[*constants, *(leaf for _, leaf in leaves)],
@@ -100,7 +101,7 @@ def extend(fn: EdgeFunction, transform: Callable[..., Any], at_receiver: Sequenc
     return fn._replace(
         function=pure,
         num_constants=split + len(extra),
-        sides=(*fn.sides, *["receiver"] * len(at_receiver)),
+        sides=fn.sides + ("receiver",) * len(at_receiver),
         out=eqx.filter_eval_shape(closed, fn.out, *rows),
         values=[*fn.values[:split], *extra, *fn.values[split:], *at_receiver],
     )
@@ -113,7 +114,7 @@ class _Block(NamedTuple):
     """Positions of one block: index arrays by side, where it starts, and which of its edges count."""
 
     start: Any
-    index: dict[str, Any]
+    ids: dict[str, Any]
     mask: Any  # edges that the layout counts; None if all
     valid: Any  # of these, the ones that no block before has had; None if all
 
@@ -123,10 +124,10 @@ def _block_at(fn: EdgeFunction, start: Any, fresh: Any) -> _Block:
         return jax.lax.dynamic_slice_in_dim(jnp.asarray(a), start, fn.block)
 
     edges = fn.edges
-    index = {"sender": cut(edges.senders), "receiver": cut(edges.receivers), "caller": cut(edges.permutation)}
+    ids = {"sender": cut(edges.senders), "receiver": cut(edges.receivers), "caller": cut(edges.permutation)}
     mask = None if edges.edge_mask is None else cut(edges.edge_mask)
     valid = mask if fresh is None else fresh if mask is None else mask & fresh
-    return _Block(start, index, mask, valid)
+    return _Block(start, ids, mask, valid)
 
 
 def _rows(fn: EdgeFunction, block: _Block, values: Sequence[Any]) -> list[Any]:
@@ -136,7 +137,7 @@ def _rows(fn: EdgeFunction, block: _Block, values: Sequence[Any]) -> list[Any]:
         if side == "edge":
             out.append(jax.lax.dynamic_slice_in_dim(operand, block.start, fn.block))
         else:
-            out.append(operand.at[block.index[side]].get(mode="promise_in_bounds"))
+            out.append(operand.at[block.ids[side]].get(mode="promise_in_bounds"))
     return out
 
 
@@ -185,7 +186,7 @@ def _forward(fn: EdgeFunction, kind: Kind, values: Sequence[Any]) -> Any:
                 values_here,
             )
         messages = _messages(fn, block, values, 0)
-        ids = block.index["receiver"]
+        ids = block.ids["receiver"]
         return jax.tree.map(lambda o, m: o.at[ids].add(m.astype(o.dtype), mode="promise_in_bounds"), out, messages)
 
     out = _loop(fn, body, _out_zeros(fn, kind))
@@ -207,7 +208,7 @@ def _backward(fn: EdgeFunction, kind: Kind, values: Sequence[Any], cts: Any, mov
         def cut(ct: Any) -> Any:
             if kind == "map":
                 return jax.lax.dynamic_slice_in_dim(ct, block.start, fn.block)
-            return ct.at[block.index["receiver"]].get(mode="promise_in_bounds")
+            return ct.at[block.ids["receiver"]].get(mode="promise_in_bounds")
 
         block_cts = jax.tree.map(lambda ct: _where(block.valid, cut(ct), 0), cts)
         _, pullback = jax.vjp(of_moving, [[*constants, *rows][k] for k in moving])
@@ -231,7 +232,7 @@ def _accumulate(fn: EdgeFunction, block: _Block, k: int, total: Any, part: Any) 
     if side == "edge":
         part = part + jax.lax.dynamic_slice_in_dim(total, block.start, fn.block)
         return jax.lax.dynamic_update_slice_in_dim(total, part, block.start, 0)
-    return total.at[block.index[side]].add(part, mode="promise_in_bounds")
+    return total.at[block.ids[side]].add(part, mode="promise_in_bounds")
 
 
 def _tangent(fn: EdgeFunction, kind: Kind, edges: EdgeIndex, values: Sequence[Any], tangents: Sequence[Any]) -> Any:
@@ -268,7 +269,7 @@ def _run(fn: EdgeFunction, kind: Kind) -> Any:
         return _forward(bare._replace(edges=edges), kind, values)
 
     def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        return run(*primals), _tangent(bare._replace(edges=primals[0]), kind, *primals, tangents[1])
+        return run(*primals), _tangent(bare._replace(edges=primals[0]), kind, primals[0], primals[1], tangents[1])
 
     run.defjvp(rule, symbolic_zeros=True)
     return run(fn.edges, fn.values)
@@ -304,7 +305,7 @@ def _running_max(fn: EdgeFunction) -> tuple[Any, Any]:
 
     def body(block: _Block, carry: Any) -> Any:
         top, count = carry
-        messages, ids = _messages(fn, block, fn.values, -jnp.inf), block.index["receiver"]
+        messages, ids = _messages(fn, block, fn.values, -jnp.inf), block.ids["receiver"]
         new = top.at[ids].max(messages, mode="promise_in_bounds")
         # Receivers are sorted, so only the first of this block's can have been counted before, at a lower maximum.
         first = ids[0] if block.valid is None else ids[jnp.argmax(block.valid)]
@@ -347,7 +348,7 @@ def _nonzero_product(fn: EdgeFunction) -> Any:
         def body(block: _Block, total: Any) -> Any:
             messages = _messages(here, block, values, 1)
             messages = jnp.where(messages == 0, 1, messages)
-            return total.at[block.index["receiver"]].multiply(messages, mode="promise_in_bounds")
+            return total.at[block.ids["receiver"]].multiply(messages, mode="promise_in_bounds")
 
         return _loop(here, body, jnp.ones((edges.num_receivers, *fn.out.shape), fn.out.dtype))
 
@@ -370,4 +371,5 @@ def prod_edges(fn: EdgeFunction) -> Any:
         zero = jnp.where(m == 0, m, 0)
         return (m == 0).astype(m.dtype), zero, zero**2
 
-    return with_zero_factors(product, *sum_edges(extend(fn, zero_terms)))
+    count, total, squares = sum_edges(extend(fn, zero_terms))
+    return with_zero_factors(product, count, total, squares)

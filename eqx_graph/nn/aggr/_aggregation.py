@@ -39,4 +39,4 @@ class AbstractStreamingAggregation(AbstractAggregation):
     def __call__(
         self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
     ) -> Float[Array, " num_segments *out"]:
-        return self.reduce(RowMessages(x, index, num_segments))
+        return self.reduce(RowMessages(rows=x, index=index, num_receivers=num_segments))

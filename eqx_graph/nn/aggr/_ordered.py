@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...ops import segment_count, segment_median, segment_quantile
@@ -118,7 +119,7 @@ class LSTM(AbstractAggregation):
         order, start, count = _slots(index, num_segments)
         steps = self.max_degree
         if steps is None:
-            steps = x.shape[0] if isinstance(count, jax.core.Tracer) else int(count.max())
+            steps = x.shape[0] if isinstance(count, Tracer) else int(count.max())
         else:
             too_many = f"`max_degree`={steps} is smaller than the largest group of messages; raise it."
             count = eqx.error_if(count, jnp.max(count, initial=0) > steps, too_many)

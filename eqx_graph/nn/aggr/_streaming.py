@@ -158,6 +158,7 @@ def _per_channel(value: Scalars, like: Array) -> Array | float:
     """A hyper-parameter as something that broadcasts along the last axis of `like`."""
     if isinstance(value, float):
         return value
+    value = jnp.asarray(value)
     value = jnp.reshape(value, -1 if value.size > 1 else ()).astype(like.dtype)
     return jnp.broadcast_to(value, like.shape)
 
