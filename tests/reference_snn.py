@@ -4,7 +4,7 @@ import functools as ft
 import math
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +19,7 @@ from reference_snn_surrogates import CURVES
 
 Params = dict[str, Any]
 Run = Callable[[Params], dict[str, Array]]
+Mechanism = Literal["subtract", "zero", "none"]
 SIZE = 5
 
 
@@ -94,7 +95,7 @@ def _syn(states: Any) -> Array:
 # snnTorch
 
 
-def _leaky(reset: str, *, delay: bool = True, surrogate: sp.AbstractSurrogate = sp.ATan(2.0)) -> Callable:
+def _leaky(reset: Mechanism, *, delay: bool = True, surrogate: sp.AbstractSurrogate = sp.ATan(2.0)) -> Callable:
     def make(p: Params, case: Case) -> tuple:
         beta = p.get("beta", _number(case, "beta", 0.85))
         threshold = p.get("threshold", _number(case, "th", 0.9))
@@ -106,7 +107,7 @@ def _leaky(reset: str, *, delay: bool = True, surrogate: sp.AbstractSurrogate = 
     return make
 
 
-def _synaptic(reset: str) -> Callable:
+def _synaptic(reset: Mechanism) -> Callable:
     def make(p: Params, case: Case) -> tuple:
         threshold = _threshold(case, 1.0, 0.9)
         options = {"alpha": p["alpha"], "threshold": threshold, "reset_mechanism": reset, "zero_after_input": True}
@@ -139,7 +140,7 @@ def _lapicque(reset: sp.AbstractReset) -> Callable:
     return make
 
 
-def _rleaky(reset: str) -> Callable:
+def _rleaky(reset: Mechanism) -> Callable:
     def make(p: Params, case: Case) -> tuple:
         cell = sp.LIF.like_snntorch(
             SIZE,
@@ -346,6 +347,17 @@ def _jelly_if(p: Params, case: Case) -> tuple:
     return sp.integrate_and_fire(SIZE, threshold=0.9, reset=reset, surrogate=sp.Sigmoid(4.0)), _mem
 
 
+# jaxpike
+
+
+def _jaxpike(reset: Literal["subtract", "zero"]) -> Callable:
+    def make(p: Params, case: Case) -> tuple:
+        tau = eqx.tree_at(lambda t: t.raw, sp.Positive(5.0), p["log_tau"])
+        return sp.LIF.like_jaxpike(SIZE, tau, threshold=_number(case, "th", 0.9), reset=reset), _mem
+
+    return make
+
+
 # spyx
 
 
@@ -386,7 +398,7 @@ def _spyx_li(p: Params, case: Case) -> tuple:
 # brainpy.state: dt = 1 ms unless the equation says otherwise
 
 
-def _brain(reset: str = "soft", *, lowered: bool = False, **options: Any) -> Callable:
+def _brain(reset: Literal["soft", "hard"] = "soft", *, lowered: bool = False, **options: Any) -> Callable:
     def make(p: Params, case: Case) -> tuple:
         v_reset = _soft_reset(case, p) if lowered else 0.0
         cell = sp.LIF.like_brainstate(SIZE, v_reset=v_reset, reset=reset, dt=_number(case, "dt", 1.0), **options)
@@ -530,6 +542,8 @@ CELLS: dict[str, Callable] = {
     "sj_lif_detach_reset": _jelly(decay_input=False, soft=True, detach=True),
     "sj_plif": _jelly_plif,
     "sj_if": _jelly_if,
+    "jp_lif_subtract": _jaxpike("subtract"),
+    "jp_lif_zero": _jaxpike("zero"),
     "sx_if": _spyx(threshold=1.0, leaky=False),
     "sx_lif": _spyx(),
     "sx_alif": _spyx_alif,
