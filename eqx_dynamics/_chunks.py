@@ -32,21 +32,38 @@ def in_chunks(
     For the gradient each part keeps its initial state, the values named `MEMBRANE`, and of matrix products those that
     do not follow from these.
     """
-    num_steps = jtu.tree_leaves(xs)[0].shape[0]
-    whole, rest = divmod(num_steps, chunk)
     policies = jax.checkpoint_policies
     keep = policies.save_from_both_policies(policies.save_only_these_names(MEMBRANE), policies.dots_saveable)
     # Without barriers against common subexpressions: the body of a scan is compiled apart from its gradient anyway.
-    run = jax.checkpoint(run, policy=keep, prevent_cse=False)
-    parts = [(0, whole, chunk)] + ([(whole * chunk, 1, rest)] if rest else [])
+    kept = jax.checkpoint(run, policy=keep, prevent_cse=False)
+    num_steps = jtu.tree_leaves(xs)[0].shape[0]
+    state, ys = scan_chunks(lambda state, part, _: kept(state, part), state, xs, num_steps, chunk, reverse=reverse)
+    return ys, state
+
+
+def scan_chunks(
+    run: Callable[[PyTree, PyTree, int], tuple[PyTree, PyTree]],
+    state: PyTree,
+    inputs: PyTree,
+    num_steps: int,
+    chunk: int,
+    *,
+    reverse: bool,
+) -> tuple[PyTree, PyTree]:
+    """A scan of `run(state, part, num_steps_of_part) -> (state, ys)` over parts of `chunk` steps.
+
+    The part at the end of time is shorter if need be. The state comes first, as in `jax.lax.scan`.
+    """
+    whole, rest = divmod(num_steps, chunk)
+    parts = [(0, whole, chunk)] + ([(whole * chunk, 1, rest)] if rest else [])  # First step, parts, steps in each.
     outs = []
     for start, count, size in reversed(parts) if reverse else parts:
-        part = jtu.tree_map(lambda x, a=start, n=count, k=size: _cut(x, a, n, k), xs)
-        state, ys = jax.lax.scan(run, state, part, reverse=reverse)
+        part = jtu.tree_map(lambda x, a=start, n=count, k=size: _cut(x, a, n, k), inputs)
+        body = lambda state, part, k=size: run(state, part, k)  # noqa: E731
+        state, ys = jax.lax.scan(body, state, part, length=count, reverse=reverse)
         outs.append(jtu.tree_map(lambda y, n=count * size: jnp.reshape(y, (n, *y.shape[2:])), ys))
     ordered = outs[::-1] if reverse else outs
-    ys = ordered[0] if len(ordered) == 1 else jtu.tree_map(lambda *parts: jnp.concatenate(parts), *ordered)
-    return ys, state
+    return state, ordered[0] if len(ordered) == 1 else jtu.tree_map(lambda *ys: jnp.concatenate(ys), *ordered)
 
 
 def _cut(x: Array, start: int, count: int, size: int) -> Array:

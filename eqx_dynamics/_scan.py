@@ -14,6 +14,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Key, PRNGKeyArray
 
 from ._cell import AbstractCell, Cell, State
+from ._chunks import scan_chunks
 
 
 class AbstractScannable(AbstractCell[State]):
@@ -101,28 +102,20 @@ def _run_chunks(
     checkpoint: bool,
     meter: Callable[[int, int], None] | None,
 ) -> tuple[Any, Any]:
-    """A scan of scans: the whole chunks, and the shorter one that may be left at the end of time."""
-    whole, rest = divmod(num_steps, chunk)
-    parts = [(0, whole, chunk)] + ([(whole * chunk, 1, rest)] if rest else [])  # First step, chunks, steps in each.
-    outs, carry = [], (state, jnp.zeros((), jnp.int32))
-    for first, count, size in reversed(parts) if reverse else parts:
-        part = _in_chunks(inputs, first, count, size)
-        run_one = ft.partial(run, num_steps=size)
+    """`run` on chunk after chunk, counting the steps for `meter`."""
+
+    def part(carry: tuple[Any, Array], inputs: tuple[Any, Any], size: int) -> tuple[Any, Any]:
+        state, done = carry
+        run_part = ft.partial(run, num_steps=size)
         # Without CSE barriers: the body of a scan is compiled apart from its gradient anyway.
-        run_one = jax.checkpoint(run_one, prevent_cse=False) if checkpoint else run_one
+        state, ys = (jax.checkpoint(run_part, prevent_cse=False) if checkpoint else run_part)(state, inputs)
+        if meter is not None:
+            jax.debug.callback(ft.partial(_report, meter, num_steps), done + size)
+        return (state, done + size), ys
 
-        def step(carry: tuple[Any, Any], inputs: Any, run_one: Callable = run_one, size: int = size) -> tuple[Any, Any]:
-            state, done = carry
-            state, ys = run_one(state, inputs)
-            if meter is not None:
-                jax.debug.callback(ft.partial(_report, meter, num_steps), done + size)
-            return (state, done + size), ys
-
-        carry, ys = jax.lax.scan(step, carry, part, length=count, reverse=reverse)
-        outs.append(jtu.tree_map(lambda y, steps=count * size: jnp.reshape(y, (steps, *y.shape[2:])), ys))
-    if len(outs) == 1:
-        return carry[0], outs[0]
-    return carry[0], jtu.tree_map(lambda *y: jnp.concatenate(y), *(reversed(outs) if reverse else outs))
+    start = (state, jnp.zeros((), jnp.int32))
+    (state, _), ys = scan_chunks(part, start, inputs, num_steps, chunk, reverse=reverse)
+    return state, ys
 
 
 def _run(
@@ -170,10 +163,6 @@ def _promote(before: Any, after: Any) -> Any:
         if before != after:
             return jnp.asarray(before)
     return before
-
-
-def _in_chunks(tree: Any, start: int, count: int, size: int) -> Any:
-    return jtu.tree_map(lambda x: jnp.reshape(x[start : start + count * size], (count, size, *x.shape[1:])), tree)
 
 
 def _report(meter: Callable[[int, int], None], num_steps: int, done: Any) -> None:
