@@ -17,8 +17,8 @@ MASK = np.array([True] * 5 + [False] * 3)
 def test_padding_changes_no_value_no_gradient_and_no_statistic():
     norm, state = eqx.nn.make_with_state(BatchNorm)(3)
 
-    @jax.jit
-    def run(x, mask, cotangent):
+    @eqx.filter_jit
+    def run(x, mask, cotangent, state):
         def loss(x):
             y, new = norm(x, state, mask=mask)
             return jnp.sum(y * cotangent), (y, new.get(norm.state_index))
@@ -27,8 +27,8 @@ def test_padding_changes_no_value_no_gradient_and_no_statistic():
         return aux, grad
 
     cotangent = jnp.asarray(RNG.normal(size=X.shape), jnp.float32)
-    (padded, kept), grad = run(jnp.asarray(X) * jnp.where(MASK, 1.0, 1e6)[:, None], MASK, cotangent)
-    (real, kept_real), grad_real = run(jnp.asarray(X[:5]), None, cotangent[:5])
+    (padded, kept), grad = run(jnp.asarray(X) * jnp.where(MASK, 1.0, 1e6)[:, None], MASK, cotangent, state)
+    (real, kept_real), grad_real = run(jnp.asarray(X[:5]), None, cotangent[:5], state)
     np.testing.assert_allclose(padded[:5], real, atol=1e-5)
     np.testing.assert_array_equal(padded[5:], 0.0)
     np.testing.assert_allclose(grad[:5], grad_real, atol=1e-5)

@@ -166,7 +166,12 @@ def _edge_conv(
 
 
 def _nearest(
-    x_src: Array, x_dst: Array, batch_src: Array | np.ndarray | None, batch_dst: Array | np.ndarray | None, *, k: int
+    x_src: Array,
+    x_dst: Array,
+    batch_src: Array | np.ndarray | None,
+    batch_dst: Array | np.ndarray | None,
+    *,
+    k: int,
 ) -> EdgeIndex:
     """Edges from the `k` nearest senders (of the same graph) to every receiver."""
     if x_src.shape[1] != x_dst.shape[1]:
