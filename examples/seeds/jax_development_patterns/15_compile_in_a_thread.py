@@ -29,7 +29,7 @@ def main() -> None:
         ticks += 1  # the main thread reads files, answers requests, ...
         time.sleep(0.001)
     seconds = time.perf_counter() - start
-    assert ticks > 3, "the main thread must keep running"
+    assert ticks >= min(3, 100 * seconds), "the main thread must keep running"  # from the disk cache it takes no time
 
     (loss, gradient) = future.result()(model, x)
     expected, expected_gradient = loss_and_gradient(model, x)
