@@ -33,9 +33,9 @@ class SwitchingLinearSystem(eqx.Module):
     r"""Independent switching linear systems seen through one mixture (Abe & Brunton 2025, PyTorch-era code).
 
     Each system $s$ has a regime $z^s_t$, a Markov chain that stays with probability `persistence`, and a state
-    $x^s_t = A^s_{z} x^s_{t-1} + b^s_z + q \epsilon$, with $A$ of eigenvalues $e^{\tau} \pm 2 \pi i f$. Three emissions per
-    system, $C^s x^s + d^s + o \epsilon$, are mixed: `"partial_sum"` adds the first two of all systems and keeps the rest,
-    `"full_sum"` adds all, `"partial_observation"` drops each system's last, `"separate"` keeps all. One random
+    $x^s_t = A^s_{z} x^s_{t-1} + b^s_z + q \epsilon$, with $A$ of eigenvalues $e^{\tau} \pm 2 \pi i f$. Three emissions
+    per system, $C^s x^s + d^s + o \epsilon$, are mixed: `"partial_sum"` adds the first two of all systems and keeps the
+    rest, `"full_sum"` adds all, `"partial_observation"` drops each system's last, `"separate"` keeps all. One random
     projection, the same for every sample, spreads the result over `num_channels`.
 
     With one regime it is the linear variant. Deviations from the published code: the noise is isotropic with given
@@ -175,12 +175,13 @@ class SwitchingLinearSystem(eqx.Module):
 
 
 def _mix(emitted: Float[Array, "*time systems emissions"], mixing: Mixing) -> Float[Array, "*time mixed"]:
-    flat = lambda x: jnp.reshape(x, (*x.shape[:-2], -1))
-    if mixing == "partial_sum":
-        return jnp.concatenate([jnp.sum(emitted[..., :2], axis=-2), flat(emitted[..., 2:])], axis=-1)
     if mixing == "full_sum":
         return jnp.sum(emitted, axis=-2)
-    return flat(emitted[..., :-1] if mixing == "partial_observation" else emitted)
+    kept = {"partial_sum": emitted[..., 2:], "partial_observation": emitted[..., :-1]}.get(mixing, emitted)
+    kept = jnp.reshape(kept, (*kept.shape[:-2], -1))
+    if mixing == "partial_sum":
+        return jnp.concatenate([jnp.sum(emitted[..., :2], axis=-2), kept], axis=-1)
+    return kept
 
 
 def linear_system(

@@ -1,4 +1,4 @@
-"""Timescale demixing via hypernetworks: fast latents moved by a mixture of linear dynamics, slow latents that mix them."""
+"""Timescale demixing via hypernetworks: fast latents moved by mixed linear dynamics, slow latents that mix them."""
 
 from ._decoders import (
     AbstractDecoder as AbstractDecoder,

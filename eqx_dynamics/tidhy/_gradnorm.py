@@ -72,10 +72,10 @@ class GradNorm(AbstractBalance):
 class OriginalGradNorm(AbstractBalance):
     r"""What the PyTorch code does, for parity.
 
-    It differs from GradNorm in four ways: $G_i$ sums the norms of single arrays (of the decoder; decoder and transition;
-    transition and hypernetwork); the weights make one AdamW step of an optimiser created anew each time, which moves each
-    by nearly $\pm \eta$; they are then replaced by their softmax; and the gradient of $\sum_i |G_i - target_i|$ with
-    respect to the parameters leaks into the update.
+    It differs from GradNorm in four ways: $G_i$ sums the norms of single arrays (of the decoder; decoder and
+    transition; transition and hypernetwork); the weights make one AdamW step of an optimiser created anew each time,
+    which moves each by nearly $\pm \eta$; they are then replaced by their softmax; and the gradient of $\sum_i |G_i -
+    target_i|$ with respect to the parameters leaks into the update.
     """
 
     alpha: RealScalar = 0.5

@@ -22,10 +22,11 @@ def initialize(
 ) -> TiDHy:
     r"""The same model, started near the data instead of at random.
 
-    The decoder becomes the first principal axes, scaled so that latents have unit variance. Each component becomes the
-    least-squares transition of one random segment, drawn towards that of all the data by `ridge`, and divided by the sum
-    of the mixture weights at a context of zero: the components then differ as the recording does, and the first
-    prediction is that of a linear model. From a random start the first updates push mixture weights into saturation.
+    The decoder becomes the first principal axes, with one scale so that latents have unit variance on average. Each
+    component becomes the least-squares transition of one random segment, drawn towards that of all the data by `ridge`,
+    and divided by the sum of the mixture weights at a context of zero: the components then differ as the recording
+    does, and the first prediction is that of a linear model. From a random start the first updates push mixture weights
+    into saturation.
 
     **Arguments:**
 
@@ -54,9 +55,10 @@ def initialize(
     flat = jnp.reshape(observations, (-1, num_channels))
     center = jnp.mean(flat, axis=0)
     _, singular, axes = jnp.linalg.svd(flat - center[None], full_matrices=False)
-    scales = singular[: model.latent_size] / jnp.sqrt(flat.shape[0] - 1.0) + 1e-6
     axes = axes[: model.latent_size]
-    latents = (observations - center[None, None]) @ (axes / scales[:, None]).T
+    # One scale for all axes: those that hold only noise then stay small.
+    scale = jnp.sqrt(jnp.mean(singular[: model.latent_size] ** 2) / flat.shape[0])
+    latents = (observations - center[None, None]) @ (axes / scale).T
 
     ones = jnp.ones((*latents.shape[:2], 1), latents.dtype)
     inputs, targets = jnp.concatenate([latents, ones], axis=-1)[:, :-1], latents[:, 1:]
@@ -66,8 +68,10 @@ def initialize(
     everything = _fit(jnp.reshape(inputs, (-1, width)), jnp.reshape(targets, (-1, model.latent_size)), 0.0, 1e-3)
 
     def segment(sequence: Int[Array, ""], start: Int[Array, ""]) -> Float[Array, "in out"]:
-        part = lambda x: jax.lax.dynamic_slice(x, (sequence, start, 0), (1, segment_length, x.shape[-1]))[0]
-        return _fit(part(inputs), part(targets), everything, ridge)
+        corner = (sequence, start, 0)
+        part = jax.lax.dynamic_slice(inputs, corner, (1, segment_length, width))[0]
+        after = jax.lax.dynamic_slice(targets, corner, (1, segment_length, model.latent_size))[0]
+        return _fit(part, after, everything, ridge)
 
     sequence_key, start_key = jr.split(key)
     sequences = jr.randint(sequence_key, (model.num_components,), 0, num_sequences)
@@ -79,7 +83,7 @@ def initialize(
     model = eqx.tree_at(
         lambda m: (m.decoder.linear.weight, m.decoder.linear.bias, m.transition.basis),
         model,
-        (axes.T * scales[None], center, jnp.swapaxes(fits[:, : model.latent_size], 1, 2)),
+        (axes.T * scale, center, jnp.swapaxes(fits[:, : model.latent_size], 1, 2)),
     )
     if model.transition.offsets is None:
         return model

@@ -53,8 +53,9 @@ class Gaussian(AbstractLikelihood):
 class Bernoulli(AbstractLikelihood):
     r"""Probabilities from logits $z$: $\mathrm{softplus}(z) - x z$.
 
-    Computed from the logit: finite for every finite logit, unlike a cross-entropy of rounded probabilities. The published
-    code adds `epsilon=1e-10` to probabilities inside the logarithms; leave it at zero for anything but parity.
+    Computed from the logit: finite for every finite logit, unlike a cross-entropy of rounded probabilities. The
+    published code adds `epsilon=1e-10` to probabilities inside the logarithms; leave it at zero for anything but
+    parity.
     """
 
     epsilon: float = eqx.field(static=True, default=0.0)

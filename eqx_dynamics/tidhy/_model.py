@@ -18,9 +18,9 @@ from ._transitions import AbstractTransition, FullRankTransition, LowRankTransit
 class TiDHy(eqx.Module):
     r"""Timescale demixing via hypernetworks (Abe & Brunton, bioRxiv 2025).
 
-    $\hat x_t = g(r_t)$, $\bar r_t = \sum_m w_m(h_t) V_m r_{t-1} + b(h_t) \odot \beta$: fast latents $r$ move by a mixture
-    of linear dynamics whose weights a hypernetwork computes from slow context latents $h$. Nothing about inference,
-    optimisation or random numbers lives here: `Inference` and `TiDHyLoss` take the model as an argument.
+    $\hat x_t = g(r_t)$, $\bar r_t = \sum_m w_m(h_t) V_m r_{t-1} + b(h_t) \odot \beta$: fast latents $r$ move by a
+    mixture of linear dynamics whose weights a hypernetwork computes from slow context latents $h$. Nothing about
+    inference, optimisation or random numbers lives here: `Inference` and `TiDHyLoss` take the model as an argument.
     """
 
     decoder: AbstractDecoder

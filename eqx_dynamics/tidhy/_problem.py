@@ -70,7 +70,7 @@ class StepProblem(eqx.Module):
         is_first: Bool[Array, ""] | bool = False,
         prepared: PyTree = None,
     ):
-        """**Arguments:** `previous`: latents of the step before; `prepared`: what the solver computed from the model."""
+        """**Arguments:** `previous`: latents of the step before; `prepared`: the solver's own, from the model."""
         self.model = model
         self.objective = objective
         self.observation = observation if mask is None else jnp.where(mask, observation, 0.0)

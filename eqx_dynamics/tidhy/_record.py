@@ -19,9 +19,9 @@ class Record(eqx.Module):
     r"""Latents, predictions and losses of every time step, axes `(*sequences, time, ...)`.
 
     **The convention:** whatever is named `predicted` is what was known before $x_t$: it uses $r_{t-1}$ and $h_{t-1}$
-    (or a learned prior's mean). Everything else uses $h_t$ and $r_t$, inferred with $x_t$. So `transitions` is exactly the
-    mixture by `weights`, and `predicted_latents` is `predicted_transitions` applied to the latents before. The published
-    recorders mix the two. At the first step of a fresh sequence the latents before are those it started from.
+    (or a learned prior's mean). Everything else uses $h_t$ and $r_t$, inferred with $x_t$. So `transitions` is exactly
+    the mixture by `weights`, and `predicted_latents` is `predicted_transitions` applied to the latents before. The
+    published recorders mix the two. At the first step of a fresh sequence the latents before are those it started from.
 
     - `reconstructions`, `predicted_observations`: expected observations of $r_t$ and of $\bar r_t$, in data units.
     - `latents`, `predicted_latents`, `context_latents`: $r_t$, $\bar r_t$, $h_t$.

@@ -1,8 +1,8 @@
 """Penalties on parameters and on mixture weights: only such as have a gradient.
 
-Penalties on latents are not here: during training latents are constants, so a penalty on them moves no parameter (in the
-published code nine such knobs only shift the reported loss). Put them into the inference `Objective` instead. A count of
-non-zeros has no gradient either.
+Penalties on latents are not here: during training latents are constants, so a penalty on them moves no parameter (in
+the published code nine such knobs only shift the reported loss). Put them into the inference `Objective` instead. A
+count of non-zeros has no gradient either.
 """
 
 import abc
@@ -74,7 +74,8 @@ class HypernetworkL1(Regularizer):
 
 
 class HypernetworkOrthogonality(Regularizer):
-    r"""$\frac1H \sum_{i<j} |\cos(W_{:,i}, W_{:,j})|$ for the hypernetwork's first weight: context latents that differ."""
+    r"""$\frac1H \sum_{i<j} |\cos(W_{:,i}, W_{:,j})|$ for the hypernetwork's first weight: context latents that
+    differ."""
 
     weight: RealScalar = 5.0
 

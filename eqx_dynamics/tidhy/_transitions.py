@@ -29,7 +29,7 @@ class AbstractTransition(eqx.Module):
         return 0 if self.bias is None else self.bias.shape[0]
 
     def columns(self, latents: Float[Array, " latents"]) -> Float[Array, "latents weights_and_gains"]:
-        r"""`propagate`, followed by $\mathrm{diag}(\beta)$ if there is a bias: $\bar r$ is linear in (weights, gains)."""
+        r"""`propagate`, followed by $\mathrm{diag}(\beta)$ if there is a bias: what weights and gains combine."""
         columns = self.propagate(latents)
         return columns if self.bias is None else jnp.concatenate([columns, jnp.diag(self.bias)], axis=1)
 

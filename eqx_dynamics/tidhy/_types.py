@@ -1,12 +1,13 @@
 """Words shared by the files of this room."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
-RealScalar = Float[ArrayLike, ""] | Int[ArrayLike, ""]
+# A number that may also be an array: to be swept by `jax.vmap`, or learned.
+RealScalar: TypeAlias = float | int | Float[Array, ""]
 
 # The name of the vmapped axis over sequences: the published solver couples a batch through it, nothing else does.
 SEQUENCES = "sequences"

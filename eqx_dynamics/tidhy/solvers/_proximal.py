@@ -28,10 +28,10 @@ class _Memory(eqx.Module):
 class ProximalGradient(AbstractIterativeSolver):
     r"""FISTA, monotone and with restarts: works for every decoder, likelihood and L1 term.
 
-    $z \leftarrow \mathrm{prox}(y - L^{-1} \nabla J(y))$ from the extrapolated point $y$ (Beck & Teboulle 2009), with the
-    L1 thresholds multiplied by the step. It starts from the prediction, $r = \bar r(h_{t-1})$. The steps $1/L$ of the two
-    latents bound the curvature at that start; a step that does not lower the objective is not taken, inertia is then
-    dropped, and without inertia the step is halved. The L1 term on mixture weights, which are positive for most
+    $z \leftarrow \mathrm{prox}(y - L^{-1} \nabla J(y))$ from the extrapolated point $y$ (Beck & Teboulle 2009), with
+    the L1 thresholds multiplied by the step. It starts from the prediction, $r = \bar r(h_{t-1})$. The steps $1/L$ of
+    the two latents bound the curvature at that start; a step that does not lower the objective is not taken, inertia is
+    then dropped, and without inertia the step is halved. The L1 term on mixture weights, which are positive for most
     activations, is treated as smooth.
 
     **Arguments:**

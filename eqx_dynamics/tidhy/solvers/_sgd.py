@@ -18,8 +18,8 @@ from ._base import AbstractIterativeSolver, Iterate
 class Coupling(eqx.Module):
     """How sequences of one batch influence each other: not at all, unless published behaviour is asked for.
 
-    - `reduction`: `"sum"` over entries, or `"batch_mean"`: gradients divided by the number of sequences, so that the step
-      size depends on the batch.
+    - `reduction`: `"sum"` over entries, or `"batch_mean"`: gradients divided by the number of sequences, so that the
+      step size depends on the batch.
     - `criterion`: a sequence stops when it has converged (`"sequence"`); all stop when all have (`"all_sequences"`); or
       when the norm over the whole batch has (`"batch"`).
     """
@@ -51,8 +51,8 @@ class Coupling(eqx.Module):
 class SgdNesterov(AbstractIterativeSolver):
     r"""Gradient descent with momentum: $m \leftarrow \mu m + g$, $\theta \leftarrow \theta - \eta (g + \mu m)$.
 
-    For parity with the published code; prefer `ReducedGaussNewton` or `ProximalGradient`. The latents start from zero at
-    every time step and the context latents from their last value. `original(version=...)` on `Inference` sets the
+    For parity with the published code; prefer `ReducedGaussNewton` or `ProximalGradient`. The latents start from zero
+    at every time step and the context latents from their last value. `original(version=...)` on `Inference` sets the
     options as published: batch-averaged gradients (which make the answer depend on the batch size), halvings of the
     latents' step only, thresholds that are not multiplied by the step size, saturations applied to iterates.
 

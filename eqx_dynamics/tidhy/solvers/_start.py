@@ -99,9 +99,9 @@ class JointStart(AbstractStart):
             shrunk = jnp.sum(state.context_latents**2) + jnp.sum(weights**2)
             return problem.nll(state.latents) + self.shrinkage * shrunk
 
-        gradient = jax.grad(loss)(iterate.state)
-        if self.clip is not None:
-            gradient = jax.tree_util.tree_map(lambda g: jnp.clip(g, -self.clip, self.clip), gradient)
+        gradient, clip = jax.grad(loss)(iterate.state), self.clip
+        if clip is not None:
+            gradient = jax.tree_util.tree_map(lambda g: jnp.clip(g, -clip, clip), gradient)
         return self.solver.descend(iterate, gradient)
 
 
