@@ -151,6 +151,8 @@ def flatten_output(out: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def quirk(entry: Entry, case: Case) -> str | None:
     """Why a case is left out although the class is there: the reference is wrong, and we say what we do instead."""
-    if entry.class_name == "GCNConv" and entry.ctor.get("improved") and len(case.args) < 3:
+    unweighted = len(case.args) < 3 if entry.kind == "module" else case.args[1:2] == (None,)
+    improved = entry.ctor.get("improved", False) if entry.kind == "module" else case.args[3:4] == (True,)
+    if entry.class_name in ("GCNConv", "gcn_norm") and improved and unweighted:
         return "PyG's improved=True without edge weights gives self-loops weight 1 where its documentation says 2"
     return None

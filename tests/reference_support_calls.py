@@ -5,9 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 
+import eqx_graph
 import eqx_graph.nn.pool
+from eqx_graph import ops
 from eqx_graph.nn.aggr import AbstractAggregation
 from reference_support import Case, Entry
 
@@ -26,10 +30,82 @@ def _pool(pool: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _groups(ptr: np.ndarray) -> tuple[jax.Array, int]:
+    """The segment of each row, and their number, from pointers."""
+    return jnp.asarray(np.repeat(np.arange(ptr.size - 1), np.diff(ptr))), ptr.size - 1
+
+
+def _softmax(src: Any, index: Any = None, ptr: Any = None, num_nodes: int | None = None) -> Any:
+    if ptr is not None:
+        return ops.segment_softmax(src, *_groups(ptr))
+    assert num_nodes is not None
+    return ops.segment_softmax(src, jnp.asarray(index), num_nodes)
+
+
+_REDUCTIONS = {
+    "sum": ops.segment_sum,
+    "mean": ops.segment_mean,
+    "max": ops.segment_max,
+    "min": ops.segment_min,
+    "mul": ops.segment_mul,
+}
+
+
+def _scatter(src: Any, index: Any, dim: int = 0, dim_size: int | None = None, reduce: str = "sum") -> Any:
+    assert dim == 0 and dim_size is not None
+    return _REDUCTIONS[reduce](src, jnp.asarray(index), dim_size)
+
+
+def _segment(src: Any, ptr: Any, reduce: str = "sum") -> Any:
+    return _REDUCTIONS[reduce](src, *_groups(ptr))
+
+
+def _logsumexp(src: Any, ptr: Any, dim: int = 0) -> Any:
+    assert dim == 0
+    return ops.segment_logsumexp(src, *_groups(ptr))
+
+
+def _spmm(edge_index: Any, weight: Any, x: Any, reduce: str) -> Any:
+    num_nodes = x.shape[0]
+    edges = eqx_graph.EdgeIndex.from_array(edge_index, num_senders=num_nodes, num_receivers=num_nodes)
+    total = ops.matmul(edges, edges.arrange(weight), x)
+    if reduce == "sum":
+        return total
+    receivers = np.unique(edge_index, axis=1)[1]  # torch's matrix holds an entry once, the sum of its duplicates
+    count = ops.segment_count(jnp.asarray(receivers), num_nodes)
+    return total / jnp.maximum(count, 1).astype(x.dtype)[:, None]
+
+
+def _gcn_norm(
+    edge_index: Any, weight: Any, num_nodes: int, improved: bool = False, add_self_loops: bool = True
+) -> tuple[Any, Any]:
+    """PyG lists the edges and then the loops, which stand apart here."""
+    dtype = jnp.zeros(()).dtype if weight is None else weight.dtype
+    adjacency = eqx_graph.nn.gcn_norm(edge_index, weight, num_nodes, improved, add_self_loops, dtype=dtype)
+    values = jnp.asarray(adjacency.edges.restore(adjacency.weight))
+    if adjacency.loop_weight is None:
+        return edge_index, values
+    kept = edge_index[0] != edge_index[1]
+    loops = np.tile(np.arange(num_nodes, dtype=edge_index.dtype), (2, 1))
+    joined = np.concatenate([edge_index[:, kept], loops], axis=1)
+    return joined, jnp.concatenate([values[np.flatnonzero(kept)], adjacency.loop_weight])
+
+
+def _degree(index: Any, num_nodes: int) -> Any:
+    return ops.segment_count(jnp.asarray(index), num_nodes).astype(jnp.zeros(()).dtype)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch_geometric.nn.pool.global_add_pool": _pool(eqx_graph.nn.pool.global_add_pool),
     "torch_geometric.nn.pool.global_mean_pool": _pool(eqx_graph.nn.pool.global_mean_pool),
     "torch_geometric.nn.pool.global_max_pool": _pool(eqx_graph.nn.pool.global_max_pool),
+    "torch_geometric.nn.conv.gcn_conv.gcn_norm": _gcn_norm,
+    "torch_geometric.utils.degree": _degree,
+    "torch_geometric.utils.scatter": _scatter,
+    "torch_geometric.utils.segment": _segment,
+    "torch_geometric.utils.segment_logsumexp": _logsumexp,
+    "torch_geometric.utils.softmax": _softmax,
+    "helper_spmm": _spmm,
 }
 
 

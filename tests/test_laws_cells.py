@@ -114,7 +114,7 @@ def test_cell_derivatives(cell: Cell) -> None:
         state = module.init_state((BATCH,))
 
         def outputs(point):
-            return jnp.concatenate([a.ravel() for a in _floats(_scanned(*point, state))])
+            return jnp.concatenate([a.ravel() for a in _floats(_scanned(point[0], point[1], state))])
 
         forward, reverse = derivative_error(outputs, (module, xs))
     assert forward < 1e-6, f"forward mode differs from finite differences by {forward:.1e}"

@@ -53,7 +53,7 @@ def _facts(module, x, edges, edge_index, node_order, edge_order, cotangent):
     """Everything the laws compare, as one program: name -> (got, want)."""
 
     def run(edge_index, cotangent, module, x, edges):
-        return value_and_gradients(lambda *a: _call(*a, edge_index), cotangent, module, x, edges)
+        return value_and_gradients(lambda m, x, e: _call(m, x, e, edge_index), cotangent, module, x, edges)
 
     out, (grad_module, grad_x, grad_edges) = plain = run(edge_index, cotangent, module, x, edges)
     facts = {}
@@ -129,7 +129,7 @@ def test_conv_derivatives(conv: Conv) -> None:
         pytest.skip("finite differences need a smooth layer")
     with jax.enable_x64(True):
         module, x, edges = cast((_make(conv), *_inputs(conv)), jnp.float64)
-        forward, reverse = derivative_error(lambda p: _call(*p, jnp.asarray(EDGES)), (module, x, edges))
+        forward, reverse = derivative_error(lambda p: _call(p[0], p[1], p[2], jnp.asarray(EDGES)), (module, x, edges))
     assert forward < 1e-6, f"forward mode differs from finite differences by {forward:.1e}"
     assert reverse < 1e-10, f"reverse mode differs from forward mode by {reverse:.1e}"
 
@@ -143,7 +143,7 @@ def test_conv_keeps_the_dtype(conv: Conv) -> None:
             EdgeIndex.from_array(EDGES, num_senders=NUM_NODES, num_receivers=NUM_NODES),
         ):
             out, grads = eqx.filter_eval_shape(
-                lambda m, x, e, ei: value_and_gradients(lambda *a: _call(*a, ei), jnp.ones(()), m, x, e),
+                lambda m, x, e, ei: value_and_gradients(lambda m, x, e: _call(m, x, e, ei), jnp.ones(()), m, x, e),
                 module, x, edges, edge_index,
             )  # fmt: skip
             assert out.dtype == dtype

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import beartype
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import pytest
+from beartype import beartype
+from beartype.roar import BeartypeDecorHintException
 
 import eqx_dynamics
 import eqx_graph
@@ -105,8 +106,8 @@ def test_annotations_are_understood_by_the_checker() -> None:
         for function in members:
             if inspect.isfunction(function):
                 try:
-                    beartype.beartype(inspect.unwrap(function))
-                except beartype.roar.BeartypeDecorHintException as error:
+                    beartype(inspect.unwrap(function))
+                except BeartypeDecorHintException as error:
                     broken.append(f"{name}: {error}")
     assert not broken, "\n".join(broken)
 
