@@ -421,9 +421,6 @@ class EdgeIndex(AbstractEdges):
         )
         return edges.with_kernel(self.kernel)
 
-    def coalesce(self) -> "EdgeIndex":
-        return self.with_edge_mask(self._duplicate_groups()[1])
-
 
 EdgeIndexLike = AbstractEdges | Int[Array, "2 num_edges"] | Int[np.ndarray, "2 num_edges"]
 
