@@ -10,7 +10,7 @@ import numpy as np
 from ._budget import AbstractBudget
 from ._edge_build import is_concrete
 from ._edges import AbstractEdges, EdgeIndex
-from ._graph import LEVELS, Graph, Level, extra_level
+from ._graph import LEVELS, Graph, extra_level
 
 
 def batch(graphs: Sequence[Graph], budget: AbstractBudget | None = None, *, compressed: bool = False) -> Graph:
@@ -124,6 +124,7 @@ def unpad(graph: Graph) -> Graph:
     masks = {"node": graph.node_mask, "edge": graph.edge_mask, "graph": graph.graph_mask}
     if all(mask is None for mask in masks.values()):
         return graph
+    graph = jax.tree.map(_host, graph)
     counts = {"node": graph.num_nodes, "edge": graph.num_edges, "graph": graph.num_graphs}
     keep = {level: _kept(mask, counts[level]) for level, mask in masks.items()}
     node_ids = np.full(graph.num_nodes, -1, np.int32)
@@ -144,7 +145,7 @@ def unbatch(graph: Graph) -> list[Graph]:
 
     **Raises:** `ValueError` if an edge connects two graphs.
     """
-    graph = unpad(graph)
+    graph = jax.tree.map(_host, unpad(graph))
     if graph.num_graphs == 1:
         return [graph]
     batch_ids = _host(graph.batch)
@@ -158,7 +159,6 @@ def unbatch(graph: Graph) -> list[Graph]:
     local = np.empty(graph.num_nodes, np.int32)
     for ids in nodes:
         local[ids] = np.arange(len(ids), dtype=np.int32)
-    graph = jax.tree.map(_host, graph)
     out = []
     for k, (node_ids, edge_ids) in enumerate(zip(nodes, edges, strict=True)):
         keep = {"node": node_ids, "edge": edge_ids, "graph": np.array([k])}
@@ -169,21 +169,21 @@ def unbatch(graph: Graph) -> list[Graph]:
 def _subset(
     graph: Graph, keep: Mapping[str, np.ndarray], edge_index: np.ndarray, batch_ids: np.ndarray | None, num_graphs: int
 ) -> Graph:
-    """`graph` restricted to the rows `keep`, with edges and batch vector already renumbered, and without masks."""
-
-    def take(value: Any, level: Level) -> Any:
-        return None if value is None else _host(value)[keep[level]]
-
-    fields = {name: take(getattr(graph, name), level) for level, names in LEVELS.items() for name in names}
+    """A host `graph` restricted to the rows `keep`, with edges and batch vector already renumbered, without masks."""
+    columns = vars(graph)
+    fields = {
+        name: None if columns[name] is None else columns[name][keep[level]]
+        for level, names in LEVELS.items()
+        for name in names
+    }
     fields |= {"node_mask": None, "edge_mask": None, "graph_mask": None, "batch": batch_ids}
-    extras = {name: take(value, extra_level(name)) for name, value in graph.extras.items()}
+    fields["y"] = None if graph.y is None else graph.y[keep[graph.y_level]]
+    extras = {name: value[keep[extra_level(name)]] for name, value in graph.extras.items()}
     has_node_array = graph.x is not None or graph.pos is not None or any(n.startswith("node_") for n in extras)
     if num_graphs == 1 and has_node_array:
         fields["batch"] = None  # one graph says so by having no batch vector
     edges = _layout(edge_index, len(keep["node"]), isinstance(graph.edge_index, EdgeIndex))
-    return dataclasses.replace(
-        graph, edge_index=edges, y=take(graph.y, graph.y_level), extras=extras, num_graphs=num_graphs, **fields
-    )
+    return dataclasses.replace(graph, edge_index=edges, extras=extras, num_graphs=num_graphs, **fields)
 
 
 def _host(value: Any) -> np.ndarray:
