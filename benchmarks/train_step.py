@@ -1,0 +1,42 @@
+"""One training step of one layer in one library, as a line of JSON.
+
+    python benchmarks/train_step.py --layer gat --nodes 50000 --edges 1000000 --features 64 --hidden 64 --classes 8
+    python benchmarks/train_step.py --layer gat --peer jraphx
+
+Prints the median step in ms, the first call (trace and compile) in s, peak memory of the process in GB, and the bytes
+of temporary memory of the compiled step. The process is bound to `--threads` CPUs. Peers need the extra `bench`.
+"""
+
+import argparse
+import dataclasses
+import os
+import typing
+
+from _problem import Layer, Peer, Problem, draw, measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layer", choices=typing.get_args(Layer), required=True)
+    parser.add_argument("--peer", choices=typing.get_args(Peer), default="ours")
+    for field in dataclasses.fields(Problem)[1:]:
+        parser.add_argument(f"--{field.name}", type=int, default=field.default)
+    options = vars(parser.parse_args())
+    peer = options.pop("peer")
+    problem = Problem(**options)
+    if hasattr(os, "sched_setaffinity"):  # before any library starts its threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: problem.threads])
+    arrays = draw(problem)
+    if peer == "ours":
+        from _ours import make_step
+
+        step, temp_bytes = make_step(problem, arrays)
+    else:
+        import _peers
+
+        step, temp_bytes = _peers.make_step(problem, peer, arrays)
+    measure(problem, peer, step, temp_bytes)
+
+
+if __name__ == "__main__":
+    main()
