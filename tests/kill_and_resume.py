@@ -63,7 +63,7 @@ def torture(context, kind, base, cache):
         if kills % 4 == 3:  # while starting, restoring or compiling
             run.join(clock.uniform(0.1, 1.5))
         else:  # while training or saving
-            wait_for_news(run, killed / "losses", lines=clock.randint(1, 5))
+            wait_for_news(run, killed / "losses", lines=clock.randint(2, 6))
             run.join(clock.uniform(0.0, 0.3))
         if run.exitcode is not None:
             break  # finished before all the kills

@@ -7,6 +7,7 @@ python tests/parallel_worker.py process 0 2 localhost:1234
 import json
 import os
 import sys
+from typing import Any
 
 
 MODE = sys.argv[1]
@@ -69,7 +70,8 @@ def count_all_reduces(step, batch):
 
 
 def on_devices():
-    mesh, report = data_mesh(), {"num_devices": jax.device_count()}
+    mesh = data_mesh()
+    report: dict[str, Any] = {"num_devices": jax.device_count()}
     cases = {
         "arrays": (noisy, data(), {"epochs": 2}, {}),
         "iterable": (noisy, batches(), {"steps": 8, "steps_per_dispatch": 4}, {}),

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -203,7 +204,7 @@ class Counter:
         self.position += 1
         return batches()[(self.position * 7) % 6]
 
-    def get_state(self):
+    def get_state(self) -> Any:
         return {"position": self.position}
 
     def set_state(self, state):
@@ -211,7 +212,7 @@ class Counter:
 
 
 class BytesCounter(Counter):
-    def get_state(self):
+    def get_state(self) -> Any:
         return bytes([255, self.position])
 
     def set_state(self, state):

@@ -1,5 +1,7 @@
 """`fit`: which batches it trains on, what it remembers, what it refuses."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -125,8 +127,8 @@ def test_a_run_in_the_middle_of_an_epoch_finishes_it():
 
 
 def test_no_epochs_change_nothing():
-    for options in ({"epochs": 0}, {"steps": 0}):
-        state, history = fit(start(), STEP, data(), **options)
+    for epochs, steps in ((0, None), (None, 0)):
+        state, history = fit(start(), STEP, data(), epochs=epochs, steps=steps)
         assert history == {} and close(state, start(), rtol=0, atol=0)
 
 
@@ -244,16 +246,17 @@ def test_nan_skips_and_leaves_the_step_out_of_the_means():
 
 
 def test_refuses_bad_arguments():
-    for options, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "Give one of `epochs` and `steps`; got epochs=None, steps=None"),
         ({"epochs": 1, "steps": 1}, "Give one of `epochs` and `steps`"),
         ({"epochs": -1}, "`epochs` must be at least 0; got -1"),
         ({"epochs": 1, "steps_per_dispatch": 0}, "`steps_per_dispatch` must be at least 1; got 0"),
-    ):
+    ]
+    for options, message in cases:
         with pytest.raises(ValueError, match=message):
             fit(start(), STEP, data(), **options)
     with pytest.raises(TypeError, match="callbacks"):
-        fit(start(), STEP, data(), epochs=1, callbacks=[print])
+        fit(start(), STEP, data(), epochs=1, callbacks=[print])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="`every` must be at least 1; got 0"):
         Evaluate(lambda model: {}, every=0)
 

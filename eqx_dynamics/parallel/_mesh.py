@@ -48,13 +48,13 @@ class DataParallel(eqx.Module):
         """Into how many parts a batch is split."""
         return self.mesh.shape[self.axis]
 
-    def split(self, batch: PyTree) -> PyTree:
-        """The batch with the first axis of every array split over the devices.
+    def split(self, batch: PyTree, *, axis: int = 0) -> PyTree:
+        """The batch with the first axis of every array split over the devices; `axis=1` for stacked batches.
 
-        **Raises:** `ValueError` naming the leaf whose first axis cannot be split evenly.
+        **Raises:** `ValueError` naming the leaf whose axis cannot be split evenly.
         """
-        self._check(batch, axis=0)
-        return eqx.filter_shard(batch, NamedSharding(self.mesh, PartitionSpec(self.axis)))
+        self._check(batch, axis=axis)
+        return eqx.filter_shard(batch, NamedSharding(self.mesh, PartitionSpec(*[None] * axis, self.axis)))
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Every array on all devices."""

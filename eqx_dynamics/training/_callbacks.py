@@ -29,7 +29,6 @@ class Plan:
     evaluated: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
 class Report:
     """What a callback sees after each dispatch; nothing in it has been waited for until `values` is read.
 
@@ -39,19 +38,19 @@ class Report:
     - `entry`: number of the history entry, from 1: the epoch, or the dispatch if `fit` counts steps.
     - `ends_entry`, `is_last`: whether this dispatch completes that entry, and the run.
     - `metrics`: means over the steps of this dispatch, and the evaluation if there was one; still on the device.
-    - `state`: the state after this dispatch. The next dispatch reuses its buffers: copy what you keep.
     - `iterator`: the iterator in use, just behind the batches trained on; None for data in memory.
     """
 
-    plan: Plan
-    step: int
-    num_steps: int
-    entry: int
-    ends_entry: bool
-    is_last: bool
-    metrics: dict[str, Array]
-    state: TrainState
-    iterator: Any = None
+    def __init__(self, plan: Plan, step: int, dispatch: Any, metrics: dict[str, Array], runner: Any):
+        self.plan, self.step, self.metrics = plan, step, metrics
+        self.num_steps, self.entry, self.ends_entry = dispatch.num_steps, dispatch.entry, dispatch.ends_entry
+        self.is_last, self.iterator = dispatch.is_last, dispatch.iterator
+        self._runner = runner
+
+    @ft.cached_property
+    def state(self) -> TrainState:
+        """The state after this dispatch. The next dispatch reuses its buffers: copy what you keep."""
+        return self._runner.state
 
     @ft.cached_property
     def values(self) -> dict[str, float]:

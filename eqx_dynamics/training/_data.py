@@ -1,7 +1,6 @@
 """Where batches come from: arrays in memory, gathered on the device, or any iterator, stacked on the host."""
 
 import abc
-from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -12,6 +11,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from ._shuffle import random_order
 from ._state import TrainState
 
 
@@ -87,20 +87,20 @@ class ArrayData(eqx.Module):
 
     def rows(self, key: PRNGKeyArray) -> Int[Array, "num_batches batch"]:
         """Which examples make up each batch of the epoch that `key` shuffles."""
-        order = jr.permutation(key, self.num_examples) if self.shuffle else jnp.arange(self.num_examples)
+        order = random_order(key, self.num_examples) if self.shuffle else jnp.arange(self.num_examples)
         return jnp.resize(order, (self.num_batches, self.batch_size))
 
-    def batch(self, rows: Int[Array, " batch"]) -> PyTree[Array]:
-        """The examples `rows`."""
-        return jtu.tree_map(lambda array: array[rows], self.arrays)
+    def take(self, rows: Int[Array, "*leading batch"]) -> PyTree[Array]:
+        """The examples `rows`, as one batch or as stacked ones."""
+        return jtu.tree_map(lambda array: array.at[rows].get(mode="promise_in_bounds"), self.arrays)
 
 
 class AbstractBatches(eqx.Module):
     """The batches of one dispatch to the device."""
 
     @abc.abstractmethod
-    def unpack(self, state: TrainState) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
-        """Arrays to scan over, and what turns a slice of them into a batch; called under jit."""
+    def stacked(self, state: TrainState) -> PyTree:
+        """The batches along a new first axis; called under jit."""
 
     @abc.abstractmethod
     def epoch_start(self, before: TrainState, after: TrainState) -> Int[Array, ""]:
@@ -113,12 +113,12 @@ class EpochPart(AbstractBatches):
     data: ArrayData
     num_steps: int = eqx.field(static=True)
 
-    def unpack(self, state: TrainState) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    def stacked(self, state: TrainState) -> PyTree:
         start = self._start(state)
         rows = self.data.rows(jr.fold_in(jr.fold_in(state.key, _SHUFFLE), start))
         if self.num_steps < self.data.num_batches:
             rows = jax.lax.dynamic_slice_in_dim(rows, state.step - start, self.num_steps)
-        return rows, self.data.batch
+        return self.data.take(rows)
 
     def epoch_start(self, before: TrainState, after: TrainState) -> Int[Array, ""]:
         start = self._start(before)
@@ -133,8 +133,8 @@ class Stacked(AbstractBatches):
 
     batches: PyTree
 
-    def unpack(self, state: TrainState) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
-        return self.batches, _itself
+    def stacked(self, state: TrainState) -> PyTree:
+        return self.batches
 
     def epoch_start(self, before: TrainState, after: TrainState) -> Int[Array, ""]:
         return after.step
@@ -142,27 +142,24 @@ class Stacked(AbstractBatches):
 
 def stack(batches: list[PyTree]) -> Stacked:
     """The batches of one dispatch as one pytree; they must agree in structure, shapes and dtypes."""
-    structure = jtu.tree_structure(batches[0])
-    for n, other in enumerate(batches):
-        if jtu.tree_structure(other) != structure:
+    leaves, (structure, *structures) = zip(*map(jtu.tree_flatten, batches), strict=True)
+    for n, other in enumerate(structures, start=1):
+        if other != structure:
             raise ValueError(
-                f"The batches of one dispatch must have one structure; batch 0 is {structure}, batch {n} is "
-                f"{jtu.tree_structure(other)}."
+                f"The batches of one dispatch must have one structure; batch 0 is {structure}, batch {n} is {other}."
             )
-    for (path, first), *others in zip(*map(jtu.tree_leaves_with_path, batches), strict=True):
-        for n, (_, leaf) in enumerate(others, start=1):
-            if np.shape(leaf) != np.shape(first):
-                raise ValueError(
-                    f"The batches of one dispatch must have the same sizes; leaf `{jtu.keystr(path) or 'batch'}` is "
-                    f"{np.shape(first)} in batch 0 and {np.shape(leaf)} in batch {n}. Pad or drop the odd batch, or "
-                    "pass `steps_per_dispatch=1`."
-                )
-    return Stacked(jtu.tree_map(_stack, *batches))
+    columns = list(zip(*leaves, strict=True))
+    for position, column in enumerate(columns):
+        shapes = [np.shape(leaf) for leaf in column]
+        odd = next((n for n, shape in enumerate(shapes) if shape != shapes[0]), None)
+        if odd is not None:
+            path = jtu.keystr(jtu.tree_leaves_with_path(batches[0])[position][0]) or "batch"
+            raise ValueError(
+                f"The batches of one dispatch must have the same sizes; leaf `{path}` is {shapes[0]} in batch 0 and "
+                f"{shapes[odd]} in batch {odd}. Pad or drop the odd batch, or pass `steps_per_dispatch=1`."
+            )
+    return Stacked(jtu.tree_unflatten(structure, [_stack(column) for column in columns]))
 
 
-def _itself(batch: PyTree) -> PyTree:
-    return batch
-
-
-def _stack(*leaves: Any) -> Any:
-    return jnp.stack(leaves) if isinstance(leaves[0], jax.Array) else np.stack(leaves)
+def _stack(column: tuple[Any, ...]) -> Any:
+    return jnp.stack(column) if isinstance(column[0], jax.Array) else np.stack(column)

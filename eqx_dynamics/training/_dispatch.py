@@ -2,20 +2,14 @@
 
 import dataclasses
 import itertools as it
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-import jax.tree_util as jtu
-from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
-from .._scan import scan
 from ._callbacks import Plan
-from ._data import AbstractBatches, ArrayData, EpochPart, Stacked, stack
+from ._data import AbstractBatches, ArrayData, EpochPart, stack
 from ._state import TrainState
-from ._step import TrainStep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,58 +92,3 @@ def _over_iterable(data: Iterable[Any], epochs: int | None, steps: int | None, p
                 yield Dispatch(batches, len(group), epoch, ended, ended and epoch == epochs, iterator)
             elif group:
                 yield Dispatch(batches, len(group), index, True, done == steps, iterator)
-
-
-class _OverBatches(eqx.Module):
-    """The step as a cell over the arrays of its state, and over what the batches are made from."""
-
-    step: TrainStep
-    make_batch: Callable
-    static: PyTree
-
-    def __call__(self, x: PyTree, state: PyTree, *, key: PRNGKeyArray | None = None) -> tuple[Any, PyTree]:
-        metrics, new = self.step(self.make_batch(x), eqx.combine(state, self.static))
-        applied = jnp.bool_(True) if new.health is None else new.health.applied
-        return (metrics, applied), eqx.filter(new, eqx.is_array)
-
-
-class Outcome(eqx.Module):
-    """Means over the steps of a dispatch that were applied, how many those were, and whether the run has halted."""
-
-    metrics: dict[str, Array]
-    num_applied: Int[Array, ""]
-    halted: Bool[Array, ""]
-
-
-def _run(step_and_batches: tuple[TrainStep, AbstractBatches], state: TrainState) -> tuple[Outcome, TrainState]:
-    step, batches = step_and_batches
-    xs, make_batch = batches.unpack(state)
-    arrays, static = eqx.partition(state, eqx.is_array)
-    (metrics, applied), arrays = scan(_OverBatches(step, make_batch, static), xs, arrays, unroll=1)
-    new = eqx.combine(arrays, static)
-    new = eqx.tree_at(lambda s: s.epoch_start, new, batches.epoch_start(state, new))
-    halted = jnp.bool_(False) if new.health is None else new.health.halted
-    metrics = jtu.tree_map(lambda m: jnp.mean(m, where=applied), metrics)
-    outcome = Outcome(metrics, applied.sum(), halted)
-    return (outcome, new) if step.placement is None else step.placement.replicate((outcome, new))
-
-
-_run_keeping = eqx.filter_jit(_run)
-_run_donating = eqx.filter_jit(_run, donate="all-except-first")
-
-
-def run(step: TrainStep, batches: AbstractBatches, state: TrainState) -> tuple[Outcome, TrainState]:
-    """Send one dispatch to the device; returns before it is done."""
-    if step.placement is not None and isinstance(batches, Stacked):
-        batches = Stacked(step.placement.put_stacked(batches.batches))
-    return (_run_donating if step.donate else _run_keeping)((step, batches), state)
-
-
-def owned(step: TrainStep, state: TrainState, data: Any) -> tuple[TrainState, Any]:
-    """The state in buffers that may be given away, and it and the data on the devices of the step."""
-    if step.donate:
-        state = jtu.tree_map(lambda leaf: leaf.copy() if eqx.is_array(leaf) else leaf, state)
-    if step.placement is None:
-        return state, data
-    put = step.placement.put_replicated
-    return put(state), put(data) if isinstance(data, ArrayData) else data

@@ -77,12 +77,12 @@ class OverData(eqx.Module):
             return {self.prefix + name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
         def one(x: Array, state: None, *, key: Any = None) -> tuple[dict[str, Array], None]:
-            return mean(self.data.batch(x)), None
+            return mean(self.data.take(x)), None
 
         rows = jnp.arange(full * size).reshape(full, size)
         sums = jtu.tree_map(lambda m: m.sum(0) * size, scan(one, rows, None, unroll=1)[0])
         if total > full * size:
-            rest = mean(self.data.batch(jnp.arange(full * size, total)))
+            rest = mean(self.data.take(jnp.arange(full * size, total)))
             sums = jtu.tree_map(lambda s, m: s + m * (total - full * size), sums, rest)
         return jtu.tree_map(lambda s: s / total, sums)
 
@@ -93,7 +93,7 @@ def _evaluate(evaluate: Evaluate, state: TrainState) -> dict[str, Array]:
 
 
 class Evaluation:
-    """`evaluate`, checked without computing anything; called after each dispatch, it says when it is due."""
+    """`evaluate`, checked without computing anything, and when it is due."""
 
     def __init__(self, evaluate: Callable | Evaluate | None, state: TrainState):
         self._evaluate = Evaluate(evaluate) if callable(evaluate) and not isinstance(evaluate, Evaluate) else evaluate
@@ -107,10 +107,12 @@ class Evaluation:
         if "loss" in shapes:
             raise ValueError("`evaluate` may not return a metric named `loss`, the training loss; use a prefix.")
 
-    def __call__(self, dispatch: Dispatch, state: TrainState) -> dict[str, Array]:
-        """Metrics, or nothing if none are due after this dispatch."""
+    def is_due(self, dispatch: Dispatch) -> bool:
+        """Whether to evaluate after this dispatch."""
         if self._evaluate is None or not dispatch.ends_entry:
-            return {}
-        if not dispatch.is_last and dispatch.entry % self._evaluate.every:
-            return {}
-        return _evaluate(self._evaluate, state)
+            return False
+        return dispatch.is_last or dispatch.entry % self._evaluate.every == 0
+
+    def __call__(self, state: TrainState) -> dict[str, Array]:
+        """The metrics of the model in `state`."""
+        return {} if self._evaluate is None else _evaluate(self._evaluate, state)

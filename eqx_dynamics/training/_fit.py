@@ -9,9 +9,10 @@ import numpy as np
 
 from ._callbacks import AbstractCallback
 from ._data import ArrayData
-from ._dispatch import owned, plan_run, run
+from ._dispatch import plan_run
 from ._evaluate import Evaluate, Evaluation
 from ._history import as_history
+from ._runner import Runner
 from ._state import TrainState
 from ._step import TrainStep
 from ._watch import Watch
@@ -50,22 +51,23 @@ def fit(
     `nan_policy` wants it.
     """
     plan, dispatches = plan_run(data, state, epochs, steps, steps_per_dispatch)
-    state, data = owned(step, state, data)
-    evaluation = Evaluation(evaluate, state)
+    if step.placement is not None and isinstance(data, ArrayData):
+        data = step.placement.put_replicated(data)
+    runner, evaluation = Runner(step, state), Evaluation(evaluate, state)
     rows, halts, metrics = [], deque(), {}
-    with Watch(callbacks, dataclasses.replace(plan, evaluated=evaluation.names)) as watch:
+    with Watch(callbacks, dataclasses.replace(plan, evaluated=evaluation.names), runner) as watch:
         for dispatch in dispatches:
             outcome = None
             if dispatch.batches is not None:
-                outcome, state = run(step, dispatch.batches, state)
+                outcome = runner(dispatch.batches)
                 metrics = outcome.metrics
                 halts.append(outcome.halted)
-            evaluated = evaluation(dispatch, state)
+            evaluated = evaluation(runner.state) if evaluation.is_due(dispatch) else {}
             rows.append((dispatch.entry, outcome, evaluated))
-            wants_stop = watch(dispatch, metrics | evaluated, state)
+            wants_stop = watch(dispatch, metrics | evaluated)
             # Two dispatches late the flag is already there: looking at it does not hold the device up.
             if wants_stop or (len(halts) > 2 and halts.popleft()):
                 break
-        replacement = watch.finish(state)
-    step.check(state)
-    return state if replacement is None else replacement, as_history(rows)
+        replacement = watch.finish()
+    step.check(runner.state)
+    return runner.state if replacement is None else replacement, as_history(rows)

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._callbacks import to_host
-from ._dispatch import Outcome
+from ._runner import Outcome
 
 
 def as_history(rows: list[tuple[int, Outcome | None, dict[str, Array]]]) -> dict[str, np.ndarray]:

@@ -20,15 +20,7 @@ def to_named(tree: PyTree) -> dict[str, Array]:
 
     **Raises:** `ValueError` if two leaves have one name.
     """
-    named = {}
-    for path, leaf in jtu.tree_leaves_with_path(tree):
-        if not eqx.is_array(leaf):
-            continue
-        name = jtu.keystr(path, simple=True, separator=".") or "value"
-        if name in named:
-            raise ValueError(f"Two leaves have the name `{name}`; rename a dictionary key.")
-        named[name] = jr.key_data(leaf) if is_key(leaf) else leaf
-    return named
+    return {name: jr.key_data(leaf) if is_key(leaf) else leaf for name, leaf in _slots(eqx.filter(tree, eqx.is_array))}
 
 
 def from_named(like: PyTree, named: Mapping[str, Any], *, source: str) -> PyTree:
@@ -41,7 +33,7 @@ def from_named(like: PyTree, named: Mapping[str, Any], *, source: str) -> PyTree
     def put(path: Any, leaf: Any) -> Any:
         if not _is_slot(leaf):
             return leaf
-        array = jnp.asarray(named[jtu.keystr(path, simple=True, separator=".") or "value"])
+        array = jnp.asarray(named[_name(path)])
         return jr.wrap_key_data(array, impl=_impl(leaf)) if is_key(leaf) else array
 
     return jtu.tree_map_with_path(put, like, is_leaf=lambda node: isinstance(node, jax.ShapeDtypeStruct))
@@ -49,9 +41,8 @@ def from_named(like: PyTree, named: Mapping[str, Any], *, source: str) -> PyTree
 
 def describe(tree: PyTree) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each named array of `tree`."""
-    arrays = eqx.filter(tree, _is_slot)
-    named = eqx.filter_eval_shape(lambda: to_named(jtu.tree_map(_zeros, arrays)))
-    return {name: (tuple(array.shape), str(array.dtype)) for name, array in named.items()}
+    data = {name: jax.eval_shape(jr.key_data, leaf) if is_key(leaf) else leaf for name, leaf in _slots(tree)}
+    return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in data.items()}
 
 
 def check_named(like: PyTree, got: Mapping[str, tuple[tuple[int, ...], str]], *, source: str) -> None:
@@ -74,6 +65,20 @@ def check_named(like: PyTree, got: Mapping[str, tuple[tuple[int, ...], str]], *,
 def is_key(leaf: Any) -> bool:
     """Whether `leaf` is an array of typed PRNG keys, or the shape of one."""
     return _is_slot(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _slots(tree: PyTree) -> list[tuple[str, Any]]:
+    """The arrays of `tree`, or shapes of them, with their names."""
+    leaves = [(_name(path), leaf) for path, leaf in jtu.tree_leaves_with_path(tree) if _is_slot(leaf)]
+    names = [name for name, _ in leaves]
+    twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
+    if twice is not None:
+        raise ValueError(f"Two leaves have the name `{twice}`; rename a dictionary key.")
+    return leaves
+
+
+def _name(path: Any) -> str:
+    return jtu.keystr(path, simple=True, separator=".") or "value"
 
 
 def _is_slot(leaf: Any) -> bool:

@@ -5,9 +5,6 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from ._health import Health
-from ._precision import DynamicLossScale
-
 
 class TrainState(eqx.Module):
     r"""The state of a training run: hand it to a step to continue, to a checkpoint to keep.
@@ -24,8 +21,8 @@ class TrainState(eqx.Module):
     - `statistics`: what the loss itself updates (`eqx.nn.State` of a batch norm, a recurrent state carried between
       batches, ...), or None.
     - `average`: running average of the trainable leaves, if the step keeps one.
-    - `loss_scale`: the dynamic loss scale, if the precision uses one.
-    - `health`: what was seen of values that are not finite, if the step looks.
+    - `loss_scale`: a `DynamicLossScale`, or None if the precision uses none.
+    - `health`: a `Health`, what was seen of values that are not finite, or None if the step does not look.
     """
 
     model: PyTree
@@ -35,8 +32,8 @@ class TrainState(eqx.Module):
     epoch_start: Int[Array, ""]
     statistics: PyTree = None
     average: PyTree = None
-    loss_scale: DynamicLossScale | None = None
-    health: Health | None = None
+    loss_scale: Any = None
+    health: Any = None
 
     @property
     def averaged_model(self) -> Any:

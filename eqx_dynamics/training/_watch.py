@@ -8,17 +8,19 @@ from jaxtyping import Array
 
 from ._callbacks import AbstractCallback, Plan, Report
 from ._dispatch import Dispatch
+from ._runner import Runner
 from ._state import TrainState
 
 
 class Watch:
     """The callbacks of one run with their memories; closes each of them exactly once, whatever happens."""
 
-    def __init__(self, callbacks: Sequence[AbstractCallback], plan: Plan):
+    def __init__(self, callbacks: Sequence[AbstractCallback], plan: Plan, runner: Runner):
         for callback in callbacks:
             if not isinstance(callback, AbstractCallback):
                 raise TypeError(f"`callbacks` must be `AbstractCallback`s; got {type(callback).__name__}.")
-        self._callbacks, self._plan, self._step = callbacks, plan, plan.first_step
+        self._callbacks, self._plan, self._runner = callbacks, plan, runner
+        self._step = plan.first_step
         self._memories: list[Any] = []
 
     def __enter__(self) -> "Watch":
@@ -26,32 +28,27 @@ class Watch:
             for callback in self._callbacks:
                 self._memories.append(callback.init(self._plan))
         except BaseException:
-            self.finish(None)
+            self._close(None)
             raise
         return self
 
-    def __call__(self, dispatch: Dispatch, metrics: dict[str, Array], state: TrainState) -> bool:
+    def __call__(self, dispatch: Dispatch, metrics: dict[str, Array]) -> bool:
         """Report a dispatch to every callback; whether one of them wants to stop."""
         self._step += dispatch.num_steps
-        report = Report(
-            self._plan,
-            self._step,
-            dispatch.num_steps,
-            dispatch.entry,
-            dispatch.ends_entry,
-            dispatch.is_last,
-            metrics,
-            state,
-            dispatch.iterator,
-        )
+        if not self._callbacks:
+            return False
+        report = Report(self._plan, self._step, dispatch, metrics, self._runner)
         verdicts = []
         for n, callback in enumerate(self._callbacks):
             verdict, self._memories[n] = callback(report, self._memories[n])
             verdicts.append(verdict)
         return any(verdict is not None for verdict in verdicts)
 
-    def finish(self, state: TrainState | None) -> TrainState | None:
-        """Close every callback; returns what the last of them gives in place of `state`, or None."""
+    def finish(self) -> TrainState | None:
+        """Close every callback; returns what the last of them gives in place of the state, or None."""
+        return self._close(self._runner.state)
+
+    def _close(self, state: TrainState | None) -> TrainState | None:
         memories, self._memories = self._memories, []
         replacement = None
         for callback, memory in zip(self._callbacks, memories, strict=False):
@@ -60,4 +57,4 @@ class Watch:
         return replacement
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None) -> None:
-        self.finish(None)
+        self._close(None)
