@@ -15,12 +15,11 @@ def on_first_call(function: Function) -> Function:
 
     Building it for every function at import would take longer than the import itself (docs/measured.md).
     """
-    checked: Function | None = None
+    prepared: list[Function] = []
 
     def check(*args: Any, **kwargs: Any) -> Any:
-        nonlocal checked
-        if checked is None:
-            checked = beartype(function)
-        return checked(*args, **kwargs)
+        if not prepared:
+            prepared.append(beartype(function))
+        return prepared[0](*args, **kwargs)
 
     return check  # pyright: ignore[reportReturnType]

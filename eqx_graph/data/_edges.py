@@ -392,7 +392,8 @@ class EdgeIndex(AbstractEdges):
 
     def to_undirected(self) -> "EdgeIndex":
         """Every edge in both directions, once: `with_reversed().coalesce()`."""
-        return self.with_reversed().coalesce()
+        edges = self.with_reversed()
+        return edges.with_edge_mask(edges._duplicate_groups()[1])
 
     def with_reversed(self) -> "EdgeIndex":
         """The edges and, behind them in the caller's order, the same edges turned round; duplicates are kept.

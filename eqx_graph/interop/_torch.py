@@ -88,11 +88,11 @@ def load_torch_state_dict(module: Module, state_dict: Mapping[str, Any], *, stri
     entries = list(_entries(module, (), lambda m: m, frozenset(state_dict)))
     loaded = [entry for entry in entries if entry.parts.keys() <= state_dict.keys()]
     _check(type(module).__name__, entries, loaded, state_dict, strict)
-    loaded = [entry for entry in loaded if entry.where is not None]
-    if not loaded:
+    filled = [(entry.where, entry) for entry in loaded if entry.where is not None]
+    if not filled:
         return module
-    values = [entry.convert(*(state_dict[name] for name in entry.parts)) for entry in loaded]
-    return eqx.tree_at(lambda m: [entry.where(m) for entry in loaded], module, values)
+    values = [entry.convert(*(state_dict[name] for name in entry.parts)) for _, entry in filled]
+    return eqx.tree_at(lambda m: [where(m) for where, _ in filled], module, values)
 
 
 def _check(
