@@ -47,7 +47,7 @@ def main() -> None:
             jax.block_until_ready(forward(conv, graph.x))
         files = [path.suffix for path in pathlib.Path(folder).rglob("*") if path.is_file()]
     assert ".pb" in files  # open with xprof or perfetto; layers appear by name (`eqx_graph.GCNConv`)
-    assert "eqx_graph.GCNConv" in str(forward.lower(conv, graph.x).compile().as_text())
+    assert "eqx_graph.GCNConv" in str(forward.lower(conv, graph.x).compile().compiled.as_text())
     print("printed from inside jit, a wrong shape named, a profile written")
 
 
