@@ -36,12 +36,7 @@ class Sequential(AbstractScannable[tuple[Any, ...]]):
         - `layers`: cells, and stateless layers: those of `eqx.nn` (Linear, Conv, pooling, norms, Dropout, MLP,
           Sequential) as they are, `PerSample(layer, feature_ndim)` for other functions of one sample, and functions
           `array -> array` that accept any leading axes (activations, `lambda x: 2 * x`).
-
-        **Raises:** `TypeError` for an entry that cannot be called.
         """
-        for index, layer in enumerate(layers):
-            if not callable(layer):
-                raise TypeError(f"`layers[{index}]` must be a cell or a function; got {type(layer).__name__}.")
         self.layers = tuple(layers)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> tuple[Any, ...]:

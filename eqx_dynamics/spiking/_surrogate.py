@@ -30,12 +30,12 @@ class AbstractSurrogate(eqx.Module):
 
 
 @jax.custom_jvp
-def _step(surrogate: AbstractSurrogate, x: Array) -> Array:
+def _step(surrogate: AbstractSurrogate, x: Any) -> Array:
     return (x >= 0 if surrogate.tie == ">=" else x > 0).astype(x.dtype)
 
 
 @_step.defjvp
-def _(primals: tuple[AbstractSurrogate, Array], tangents: tuple[Any, Array]) -> tuple[Array, Array]:
+def _(primals: tuple[AbstractSurrogate, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
     surrogate, x = primals
     return _step(surrogate, x), surrogate.derivative(x).astype(x.dtype) * tangents[1]
 
@@ -76,12 +76,12 @@ class AbstractStochasticSurrogate(AbstractSurrogate):
 
 
 @jax.custom_jvp
-def _noisy_step(surrogate: AbstractStochasticSurrogate, x: Array, noise: Array) -> Array:
+def _noisy_step(surrogate: AbstractStochasticSurrogate, x: Any, noise: Any) -> Array:
     return (x + noise >= 0 if surrogate.tie == ">=" else x + noise > 0).astype(x.dtype)
 
 
 @_noisy_step.defjvp
-def _(primals: tuple[AbstractStochasticSurrogate, Array, Array], tangents: tuple[Any, Array, Any]):
+def _(primals: tuple[AbstractStochasticSurrogate, Any, Any], tangents: tuple[Any, Any, Any]) -> tuple[Array, Array]:
     surrogate, x, noise = primals
     return _noisy_step(surrogate, x, noise), surrogate.derivative(x).astype(x.dtype) * tangents[1]
 

@@ -1,0 +1,213 @@
+"""However a stack is run - stepped, scanned, chunked, checkpointed, streamed - it computes the same."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import eqx_dynamics.spiking as sp
+from eqx_dynamics import PerSample, Recorded, Sequential, scan
+
+
+KEYS = jr.split(jr.key(0), 8)
+BATCH = 3
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
+
+def _lif(size: int | tuple[int, ...], **options: Any) -> sp.LIFCell:
+    return sp.LIFCell(size, 10.0, input_gain=sp.ConstantGain(), surrogate=sp.FastSigmoid(5.0), **options)
+
+
+def _dense() -> Sequential:
+    return Sequential(
+        [
+            eqx.nn.Linear(6, 8, key=KEYS[0]),
+            eqx.nn.LayerNorm(8),
+            _lif(8),
+            eqx.nn.Dropout(0.4),
+            eqx.nn.Linear(8, 4, key=KEYS[1]),
+            sp.Recurrent(_lif(4, synapse=sp.SynapticCurrent(4.0)), eqx.nn.Linear(4, 4, key=KEYS[2])),
+            Sequential([eqx.nn.MLP(4, 2, 5, 1, key=KEYS[3]), sp.LICell(2, 20.0)]),
+        ]
+    )
+
+
+def _conv() -> Sequential:
+    return Sequential(
+        [
+            eqx.nn.Conv2d(1, 2, 3, padding=1, key=KEYS[4]),
+            PerSample(eqx.nn.GroupNorm(1, 2), 3),
+            _lif((2, 6, 6)),
+            eqx.nn.AvgPool2d(2, 2),
+            eqx.nn.Dropout(0.2),
+            PerSample(jnp.ravel, 3),
+            eqx.nn.Linear(18, 4, key=KEYS[5]),
+            _lif(4),
+        ]
+    )
+
+
+def _looped(net: Sequential, xs: jax.Array, state: Any, key: jax.Array | None) -> tuple[jax.Array, Any]:
+    """The whole network a step at a time: a plain function has no route of its own through a sequence."""
+    return scan(lambda x, state, *, key=None: net(x, state, key=key), xs, state, key=key)
+
+
+def _loss(run: Any, net: Sequential, xs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Any]:
+    ys, state = run(net, xs, net.init_state((BATCH,)), key)
+    return jnp.sum(ys * jnp.cos(jnp.arange(ys.size, dtype=ys.dtype)).reshape(ys.shape)), (ys, state)
+
+
+def _close(got: Any, want: Any) -> None:
+    got, want = (jax.tree.leaves(eqx.filter(tree, eqx.is_array)) for tree in (got, want))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, float(jnp.max(jnp.abs(b)))))
+
+
+def _gradients(net: Sequential, run: Any, xs: jax.Array, key: jax.Array | None) -> tuple:
+    return eqx.filter_value_and_grad(lambda net: _loss(run, net, xs, key), has_aux=True)(net)
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_layer_by_layer_is_the_step_loop(kind: str) -> None:
+    """Values, gradients, dropout masks."""
+    net, shape = (_dense(), (6,)) if kind == "dense" else (_conv(), (1, 6, 6))
+    xs = jr.normal(KEYS[6], (7, BATCH, *shape)) * 2
+
+    @eqx.filter_jit
+    def facts(net: Sequential, key: jax.Array) -> tuple:
+        at_once = lambda net, xs, state, key: scan(net, xs, state, key=key)  # noqa: E731
+        return _gradients(net, at_once, xs, key), _gradients(net, _looped, xs, key)
+
+    got, want = facts(net, KEYS[7])
+    assert float(jnp.mean(want[0][1][0] != 0)) > 0.05
+    _close(got, want)
+
+
+def test_chunks_and_checkpoints_are_the_step_loop() -> None:
+    net = eqx.nn.inference_mode(_dense())
+    xs = jr.normal(KEYS[6], (7, BATCH, 6)) * 2
+
+    @eqx.filter_jit
+    def facts(net: Sequential) -> list[tuple]:
+        hows: list[dict[str, Any]] = [{"chunk": 3}, {"chunk": 3, "checkpoint": True}]
+        runs = [lambda net, xs, state, key, how=how: scan(net, xs, state, **how) for how in hows]
+        return [_gradients(net, run, xs, None) for run in (_looped, *runs)]
+
+    want, *others = facts(net)
+    for got in others:
+        _close(got, want)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_cache_sized_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, reverse: bool) -> None:
+    """The chunks that long sequences run in by themselves, here on a short one: 23 steps in chunks of 8 and a rest."""
+    net = Sequential([eqx.nn.Linear(6, 8, key=KEYS[0]), _lif(8), eqx.nn.Dropout(0.3), eqx.nn.Linear(8, 3, key=KEYS[1])])
+    net = Sequential([*net.layers, sp.LICell(3, sp.Positive(5.0))])
+    xs = jr.normal(KEYS[2], (23, BATCH, 6)) * 3
+
+    def run(net: Sequential, xs: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+        return scan(net, xs, net.init_state((BATCH,)), key=key, reverse=reverse)
+
+    def outcome() -> tuple[Any, str]:
+        def loss(net: Sequential, xs: jax.Array) -> tuple[jax.Array, Any]:
+            ys, state = run(net, xs, KEYS[3])
+            return jnp.sum(jnp.sin(ys)), (ys, state)
+
+        text = str(eqx.filter_make_jaxpr(run)(net, xs, KEYS[3])[0])
+        return eqx.filter_jit(eqx.filter_value_and_grad(loss, has_aux=True))(net, xs), text
+
+    whole, text = outcome()
+    assert "remat" not in text and "checkpoint" not in text
+    monkeypatch.setattr("eqx_dynamics._sequential._CHUNK_ELEMENTS", 1)
+    chunked, text = outcome()
+    assert "remat" in text or "checkpoint" in text
+    _close(chunked, whole)
+
+
+def test_halves_streaming_and_ensembles() -> None:
+    net = eqx.nn.inference_mode(_dense())
+    xs = jr.normal(KEYS[6], (10, BATCH, 6)) * 2
+    start = net.init_state((BATCH,))
+    run = eqx.filter_jit(lambda xs, state: scan(net, xs, state))
+    whole, last = run(xs, start)
+    first, middle = run(xs[:5], start)
+    second, end = run(xs[5:], middle)
+    _close((jnp.concatenate([first, second]), end), (whole, last))
+
+    # A stream: one step at a time, compiled once.
+    step = eqx.filter_jit(eqx.debug.assert_max_traces(net.__call__, max_traces=1))
+    state, outs = start, []
+    for x in xs:
+        y, state = step(x, state)
+        outs.append(y)
+    _close((jnp.stack(outs), state), (whole, last))
+
+    # An ensemble of networks, each on the whole batch; and one network on one sample at a time.
+    def make(key: jax.Array) -> Sequential:
+        return Sequential([eqx.nn.Linear(6, 5, key=key), _lif(5)])
+
+    ensemble = eqx.filter_vmap(make)(jr.split(KEYS[5], 4))
+
+    @eqx.filter_jit
+    @eqx.filter_vmap(in_axes=(eqx.if_array(0), None))
+    def member(net: Sequential, xs: jax.Array) -> jax.Array:
+        return scan(net, xs, net.init_state((BATCH,)))[0]
+
+    together = member(ensemble, xs)
+    alone = make(jr.split(KEYS[5], 4)[2])
+    np.testing.assert_allclose(together[2], eqx.filter_jit(scan)(alone, xs, alone.init_state((BATCH,)))[0], atol=1e-5)
+
+
+def test_bool_spikes_go_in_and_the_recorder_sees_every_state() -> None:
+    net = Sequential([eqx.nn.Linear(6, 5, key=KEYS[0]), _lif(5)])
+    spikes = jr.bernoulli(KEYS[1], 0.4, (9, BATCH, 6))
+    from_bool, _ = scan(net, spikes, net.init_state((BATCH,)))
+    from_float, _ = scan(net, spikes.astype(float), net.init_state((BATCH,)))
+    np.testing.assert_array_equal(from_bool, from_float)
+    (out, states), last = scan(Recorded(net), spikes, Recorded(net).init_state((BATCH,)))
+    np.testing.assert_array_equal(out, from_bool)
+    assert states[1].membrane.shape == (9, BATCH, 5)
+    np.testing.assert_allclose(states[1].membrane[-1], last[1].membrane, atol=1e-6)
+
+
+def test_memory_of_a_long_training_step_is_that_of_its_membranes() -> None:
+    """Compiled, not run: deterministic. Keeping everything takes more than twice, checkpointed chunks far less."""
+    net = Sequential([eqx.nn.Linear(50, 64, key=KEYS[0]), _lif(64), eqx.nn.Linear(64, 64, key=KEYS[1]), _lif(64)])
+    num_steps, batch = 1000, 32
+    membranes = 2 * num_steps * batch * 64 * 4
+
+    def temporary(**how: Any) -> int:
+        def loss(net: Sequential, xs: jax.Array) -> jax.Array:
+            return scan(net, xs, net.init_state((batch,)), **how)[0].mean()
+
+        xs = jax.ShapeDtypeStruct((num_steps, batch, 50), jnp.float32)
+        arrays, static = eqx.partition(net, eqx.is_array)
+        step = jax.jit(jax.grad(lambda arrays, xs: loss(eqx.combine(arrays, static), xs)))
+        memory = step.lower(arrays, xs).compile().memory_analysis()
+        return memory.temp_size_in_bytes  # pyright: ignore[reportOptionalMemberAccess]
+
+    assert temporary() < 2.5 * membranes
+    assert temporary(chunk=20, checkpoint=True) < 1.2 * membranes
+
+
+def test_what_cannot_run_is_named() -> None:
+    net = Sequential([eqx.nn.Linear(6, 5, key=KEYS[0]), _lif(5), eqx.nn.Dropout(0.5)])
+    with pytest.raises(ValueError, match="`key` is missing: a Dropout layer draws its mask"):
+        scan(net, jnp.ones((4, 2, 6)), net.init_state((2,)))
+    with pytest.raises(ValueError, match=r"`x` must end in the 6 features of the Linear layer; got shape \(4, 2, 7\)"):
+        scan(net, jnp.ones((4, 2, 7)), net.init_state((2,)))
+    with pytest.raises(ValueError, match=r"`state` must have one entry for each of the 3 layers"):
+        scan(net, jnp.ones((4, 2, 6)), net.init_state((2,))[:2])
+    with pytest.raises(TypeError, match="BatchNorm, whose running statistics are hidden state"):
+        batch_norm = eqx.nn.BatchNorm(5, axis_name="batch", mode="ema")
+        scan(Sequential([batch_norm]), jnp.ones((4, 2, 5)), (None,))
+    with pytest.raises(TypeError, match="GroupNorm, which does not say how many axes make one sample"):
+        scan(Sequential([eqx.nn.GroupNorm(1, 5)]), jnp.ones((4, 2, 5)), (None,))
+    with pytest.raises(ValueError, match="`feature_ndim` must not be negative"):
+        PerSample(jnp.ravel, -1)
+    with pytest.raises(ValueError, match="`x` must have at least 3 axes"):
+        PerSample(jnp.ravel, 3)(jnp.ones((2, 2)))

@@ -1,0 +1,175 @@
+"""The nonlinear neurons: their patterns, their integrators, and steps at which other libraries overflow."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import eqx_dynamics.spiking as sp
+from eqx_dynamics import Recorded, scan
+
+
+def _count(cell: Any, current: float, milliseconds: float) -> float:
+    xs = jnp.full((round(milliseconds / cell.dt), 1), current)
+    return float(jax.jit(lambda xs: scan(cell, xs, cell.init_state())[0].sum())(xs))
+
+
+def _record(cell: Any, xs: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    (spikes, states), _ = jax.jit(lambda xs: scan(Recorded(cell), xs, cell.init_state()))(xs)
+    return np.asarray(spikes[:, 0]), np.asarray(states.membrane[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("make", "current"),
+    [
+        (lambda dt: sp.ExpIFCell(1, dt=dt), 30.0),
+        (lambda dt: sp.QIFCell(1, dt=dt), 30.0),
+        (lambda dt: sp.AdExCell(1, dt=dt), 60.0),
+        (lambda dt: sp.IzhikevichCell(1, dt=dt), 14.0),
+        (lambda dt: sp.GIFCell(1, dt=dt), 2.0),
+    ],
+    ids=["ExpIF", "QIF", "AdEx", "Izhikevich", "GIF"],
+)
+def test_a_step_of_a_millisecond_is_finite_and_near_the_fine_solution(make: Any, current: float) -> None:
+    coarse, fine = _count(make(1.0), current, 500.0), _count(make(0.05), current, 500.0)
+    assert fine >= 3
+    assert abs(coarse - fine) <= max(2, 0.25 * fine)
+    cell = make(1.0)
+
+    @jax.jit
+    def gradient(xs: jax.Array) -> jax.Array:
+        return jax.grad(lambda xs: scan(cell, xs, cell.init_state())[0].sum())(xs)
+
+    far = jnp.concatenate([jnp.full((60, 1), current), jnp.full((20, 1), 1e4), jnp.full((20, 1), -1e4)])
+    assert np.isfinite(gradient(far)).all()
+
+
+def test_the_cap_of_the_upstroke_is_finite_where_brainstate_overflows() -> None:
+    state = sp.MembraneOnlyState(jnp.array([-45.0, 0.0, 40.0]))
+    cell = sp.ExpIFCell(3, dt=1.0)
+    spikes, new = cell(jnp.full(3, 500.0), state)
+    np.testing.assert_array_equal(spikes, 1.0)
+    np.testing.assert_array_equal(new.membrane, -68.0)
+
+
+def test_runge_kutta_is_of_fourth_order_and_exponential_euler_exact_for_leaks() -> None:
+    def leak(y: jax.Array) -> jax.Array:
+        return -y / 10 + 0.3
+
+    start, exact = jnp.array(1.0), 3 + (1 - 3) * np.exp(-0.4)
+    np.testing.assert_allclose(sp.ExponentialEuler().advance(leak, start, 4.0), exact, rtol=1e-6)
+
+    def error(integrator: sp.AbstractIntegrator) -> float:
+        with jax.enable_x64(True):
+            y = jnp.array([1.0, 0.0])
+            turned = integrator.advance(lambda y: jnp.stack([-y[1], y[0]]), y, 1.0)
+            return float(np.abs(np.asarray(turned) - [np.cos(1), np.sin(1)]).max())
+
+    assert 14 < error(sp.RungeKutta4(substeps=8)) / error(sp.RungeKutta4(substeps=16)) < 18
+    assert 1.7 < error(sp.ForwardEuler(substeps=20)) / error(sp.ForwardEuler(substeps=40)) < 2.3
+
+
+def test_hodgkin_huxley_at_rest_and_firing() -> None:
+    cell = sp.HodgkinHuxleyCell(2)
+    # The second neuron is driven: 10 uA/cm2 makes the 1952 axon fire at about 68 Hz.
+    driven = jnp.tile(jnp.array([[0.0, 10.0]]), (10_000, 1))
+    (spikes, states), _ = jax.jit(lambda xs: scan(Recorded(cell), xs, cell.init_state()))(driven)
+    assert np.abs(states.membrane[:, 0] + 65.0).max() < 0.3
+    assert float(spikes[:, 0].sum()) == 0 and int(spikes[:, 1].sum()) in range(32, 38)
+    membrane = states.membrane[:, 1]
+    assert 25 < membrane.max() < 50 and -80 < membrane.min() < -70
+    # Gates stay fractions at any step.
+    state = cell.init_state()
+    _, new = sp.HodgkinHuxleyCell(2, dt=5.0)(jnp.full(2, 10.0), state)
+    assert all(0 <= float(gate[0]) <= 1 for gate in (new.h, new.m, new.n))
+
+
+def test_morris_lecar_and_fitzhugh_nagumo_oscillate_only_when_driven() -> None:
+    for cell, weak, strong in ((sp.MorrisLecarCell(1), 20.0, 100.0), (sp.FitzHughNagumoCell(1), 0.0, 0.5)):
+        assert _count(cell, weak, 400.0) == 0
+        assert _count(cell, strong, 400.0) >= 2
+
+
+def test_twenty_presets_and_four_of_their_patterns() -> None:
+    assert len(sp.IZHIKEVICH_PRESETS) == 20
+
+    def intervals(name: str, milliseconds: float = 400.0) -> np.ndarray:
+        preset = sp.IZHIKEVICH_PRESETS[name]
+        cell = sp.IzhikevichCell.preset(name, 1)
+        spikes, _ = _record(cell, jnp.full((round(milliseconds / cell.dt), 1), preset.input))
+        return cell.dt * np.diff(np.nonzero(spikes)[0])
+
+    tonic = intervals("tonic_spiking")
+    assert len(tonic) > 5 and np.ptp(tonic[2:]) < 0.1 * tonic.mean()
+    assert len(intervals("phasic_spiking")) == 0
+    bursting = intervals("tonic_bursting")
+    assert bursting.max() > 4 * bursting.min()
+    adapting = intervals("spike_frequency_adaptation")
+    assert adapting[-1] > 1.5 * adapting[0]
+    with pytest.raises(ValueError, match=r"`name` must be one of .*tonic_bursting"):
+        sp.IzhikevichCell.preset("chattering", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(sp.IZHIKEVICH_PRESETS))
+def test_every_preset_follows_its_published_program(name: str) -> None:
+    """Against Izhikevich's forward Euler with the same constants, spike for spike at a fine step."""
+    p, dt = sp.IZHIKEVICH_PRESETS[name], 0.02
+    cell = sp.IzhikevichCell.preset(name, 1, dt=dt)
+    onset = round(20 / dt)
+    pulse = p.input * (np.arange(round(150 / dt)) >= onset)
+    if p.stimulus == "ramp":
+        pulse = p.input * np.clip((np.arange(len(pulse)) - onset) / (len(pulse) - onset), 0, 1)
+    if name.startswith("inhibition"):
+        pulse = np.where(np.arange(len(pulse)) >= onset, 75.0, 80.0)
+    spikes, membrane = _record(cell, jnp.asarray(pulse[:, None].astype(np.float32)))
+    v, u, expected = p.initial_membrane, p.initial_recovery, []
+    for step, current in enumerate(pulse):
+        dv = 0.04 * v * v + p.linear * v + p.constant - u + current
+        v, u = v + dt * dv, u + dt * p.a * (p.b * (v - p.recovery_offset) - u)
+        if v >= 30:
+            v, u = p.c, u + p.d
+            expected.append(step)
+    got = np.nonzero(spikes)[0]
+    assert np.isfinite(membrane).all()
+    assert abs(len(got) - len(expected)) <= max(1, 0.1 * len(expected))
+    if expected:
+        assert abs(got[0] - expected[0]) * dt < 2.0
+
+
+def test_resonator_prefers_its_frequency() -> None:
+    cell = sp.ResonateAndFireCell(1, 50.0, 40.0, threshold=1.0)
+    steps = np.arange(400)
+
+    def spikes(frequency: float) -> float:
+        xs = jnp.asarray(0.1 * np.cos(2 * np.pi * frequency * steps / 1000)[:, None].astype(np.float32))
+        return _record(cell, xs)[0].sum()
+
+    assert spikes(40.0) > 0
+    assert spikes(15.0) == spikes(90.0) == 0
+    with pytest.raises(ValueError, match="`frequency` must be at most 500 Hz"):
+        sp.ResonateAndFireCell(1, frequency=600.0)
+
+
+def test_conductances_pull_towards_their_reversal_potentials() -> None:
+    cell = sp.CobaLIFCell(1, threshold=100.0)
+    _, up = _record(cell, jnp.full((3000, 1), 5.0))
+    _, down = _record(cell, jnp.full((3000, 1), -5.0))
+    assert -1.0 < up[-1] < 0.0 and -80.0 < down[-1] < -79.0
+
+
+def test_bad_constants_are_named() -> None:
+    with pytest.raises(ValueError, match="`tau_mem` must be above 0"):
+        sp.ExpIFCell(2, tau_mem=-1.0)
+    with pytest.raises(ValueError, match=r"`threshold` must be above `reset.value`"):
+        sp.AdExCell(2, threshold=-70.0)
+    with pytest.raises(ValueError, match="`capacitance` must be above 0"):
+        sp.HodgkinHuxleyCell(2, capacitance=0.0)
+    with pytest.raises(ValueError, match="`tau_slow` must be above `tau_fast`"):
+        sp.AlphaCell(2, 5.0, 5.0)
+    with pytest.raises(ValueError, match="`substeps` must be at least 1"):
+        sp.RungeKutta4(substeps=0)
+    with pytest.raises(ValueError, match="`a` must be one number or broadcast"):
+        sp.IzhikevichCell(2, a=jnp.ones(3))
