@@ -40,7 +40,7 @@ _ACTIVATIONS = {"ReLU": jax.nn.relu, "ELU": jax.nn.elu, "Tanh": jnp.tanh, "Sigmo
 def find_class(name: str) -> type:
     """The class of `eqx_graph.nn` that a PyG class name means."""
     short = name.removesuffix("Aggregation")
-    for module, spelt in ((eqx_graph.nn, name), (eqx_graph.nn.aggr, short), (eqx_graph.nn, short)):
+    for module, spelt in ((eqx_graph.nn, name), (eqx_graph.nn.aggr, short)):
         found = getattr(module, spelt, None)
         if isinstance(found, type) and issubclass(found, eqx.Module):
             return found

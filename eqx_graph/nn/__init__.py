@@ -28,4 +28,5 @@ from .conv import (
     cheb_norm as cheb_norm,
     gcn_norm as gcn_norm,
 )
-from .norm import BatchNorm as BatchNorm
+from .models import MLP as MLP
+from .norm import BatchNorm as BatchNorm, GraphNorm as GraphNorm, LayerNorm as LayerNorm

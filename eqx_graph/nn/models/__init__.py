@@ -1,0 +1,3 @@
+"""Ready-made models."""
+
+from ._mlp import MLP as MLP

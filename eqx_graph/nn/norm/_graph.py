@@ -1,0 +1,58 @@
+"""Graph normalisation with a learned share of the mean."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._linear import check_features
+from ._groups import at_nodes, graph_mean
+
+
+class GraphNorm(eqx.Module):
+    r"""Graph normalisation, $\gamma\, z / \sqrt{\mathrm{E}[z^2] + \epsilon} + \beta$ with $z = x - \alpha\, \mathrm{E}[x]$.
+
+    Means run over the nodes of a graph, for every feature on its own; $\alpha$ (`mean_scale`) is learned.
+
+    ??? cite "Reference"
+        Cai et al., GraphNorm: A Principled Approach to Accelerating Graph Neural Network Training, ICML 2021, eq. 5.
+    """
+
+    weight: Float[Array, " features"]
+    bias: Float[Array, " features"]
+    mean_scale: Float[Array, " features"]
+    eps: float | Float[Array, ""]
+
+    def __init__(self, in_features: int, *, eps: float | Float[Array, ""] = 1e-5):
+        r"""**Arguments:**
+
+        - `in_features`: features per node.
+        - `eps`: $\epsilon$, added to the variance.
+        """
+        self.weight = jnp.ones(in_features)
+        self.bias = jnp.zeros(in_features)
+        self.mean_scale = jnp.ones(in_features)
+        self.eps = eps
+
+    @jax.named_scope("eqx_graph.GraphNorm")
+    def __call__(
+        self,
+        x: Float[Array, "num_nodes features"],
+        batch: Int[Array | np.ndarray, " num_nodes"] | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Array, "num_nodes features"]:
+        """**Arguments:**
+
+        - `x`: node features.
+        - `batch`: graph of every node; padding nodes belong to a graph of their own.
+        - `batch_size`: number of graphs (static), needed with `batch` under jit.
+
+        **Returns:** normalised features. **Raises:** `ValueError` for wrong sizes or an unknown number of graphs.
+        """
+        check_features(x, self.weight.shape[0])
+        if batch is None:
+            batch, batch_size = np.zeros(x.shape[0], np.int32), 1
+        centred = x - at_nodes(graph_mean(x, batch, batch_size), batch) * self.mean_scale[None]
+        scale = jax.lax.rsqrt(graph_mean(centred**2, batch, batch_size) + self.eps)
+        return self.weight[None] * centred * at_nodes(scale, batch) + self.bias[None]
