@@ -194,8 +194,8 @@ def torch_model(s: dict[str, Any]) -> tidhy.TiDHy:
 def torch_solver(s: dict[str, Any]) -> tidhy.SgdNesterov:
     """The inner solver of a PyTorch case."""
     return tidhy.SgdNesterov(
-        float(s["lr_r"]),
-        float(s["lr_r2"]),
+        learning_rate=float(s["lr_r"]),
+        context_learning_rate=float(s["lr_r2"]),
         max_steps=s["max_iter"],
         tolerance=float(s["tol"]),
         num_halvings=10,
@@ -244,8 +244,8 @@ def _nnx_case(npz: Mapping[str, np.ndarray], name: str, s: dict[str, Any]) -> _C
         l1_weights=float(s.get("L1_inf_w", 0.0)),
     )
     solver = tidhy.SgdNesterov(
-        float(s["lr_r"]),
-        float(s["lr_r2"]),
+        learning_rate=float(s["lr_r"]),
+        context_learning_rate=float(s["lr_r2"]),
         max_steps=s["max_iter"],
         tolerance=float(s["tol"]),
         threshold=float(s.get("lmda_r", 0.0)),
@@ -311,8 +311,9 @@ def _check_training(npz: Mapping[str, np.ndarray], name: str, s: dict[str, Any])
     @eqx.filter_jit
     def advance(state: training.TrainState) -> tuple[Any, ...]:
         def loss(model: tidhy.TiDHy) -> jax.Array:
-            arguments = (model, observations, state.key) + (() if statistics is None else (state.statistics,))
-            return loss_fn(*arguments)[0]
+            if isinstance(loss_fn, tidhy.BalancedLoss):
+                return loss_fn(model, observations, state.key, state.statistics)[0]
+            return loss_fn(model, observations, state.key)[0]
 
         gradient, _ = clip.update(eqx.filter_grad(loss)(state.model), optax.EmptyState())
         return gradient, *step(observations, state)
@@ -347,7 +348,7 @@ def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 def close(got: Any, want: Any, what: str, rtol: float = RTOL) -> None:
     """Assert that two arrays agree relative to the largest entry."""
-    got, want = np.asarray(got), np.asarray(want)
+    got, want = np.asarray(got, float), np.asarray(want, float)
     assert got.shape == want.shape, f"{what}: {got.shape} instead of {want.shape}"
     error = np.max(np.abs(got - want), initial=0.0) / max(np.max(np.abs(want), initial=0.0), 1e-12)
     assert error <= rtol, f"{what}: relative error {error:.2e}"

@@ -7,7 +7,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from .._scan import scan
-from ._inference import Inference, InferenceState, LatentInference, concatenate_time, start_state
+from ._inference import Inference, InferenceState, LatentInference, concatenate_time
 from ._likelihoods import check_observations
 from ._model import TiDHy
 from ._types import SEQUENCES, LatentState, Solution
@@ -50,10 +50,8 @@ def infer(
         return jtu.tree_map(drop, answer)
     cell = LatentInference(model, inference)
     is_fresh = state is None
-    if state is None and initial_context is None:
-        state = cell.init_state(observations.shape[:1], key=key)
-    elif state is None:
-        state = start_state(model, initial_context)
+    if state is None:
+        state = cell.fresh_state(observations.shape[:1], initial_context, key=key)
     xs = observations if mask is None else (observations, mask)
 
     def infer_sequence(xs: PyTree, state: InferenceState) -> tuple[Solution, InferenceState]:

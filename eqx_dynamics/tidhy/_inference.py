@@ -57,7 +57,7 @@ class Inference(eqx.Module):
         """Gradient descent as published, with the batch-size dependence of the PyTorch code or without (`"nnx"`)."""
         if version == "torch":
             solver = SgdNesterov(
-                learning_rate,
+                learning_rate=learning_rate,
                 max_steps=max_steps,
                 tolerance=tolerance,
                 num_halvings=10,
@@ -65,7 +65,7 @@ class Inference(eqx.Module):
                 coupling=Coupling("batch_mean", "all_sequences"),
             )
             return cls(solver, objective, ZeroStart())
-        solver = SgdNesterov(learning_rate, max_steps=max_steps, tolerance=tolerance, sign_of_zero=1)
+        solver = SgdNesterov(learning_rate=learning_rate, max_steps=max_steps, tolerance=tolerance, sign_of_zero=1)
         return cls(solver, objective, JointStart(solver))
 
 
@@ -101,6 +101,18 @@ class LatentInference(AbstractCell[InferenceState]):
         else:
             context_latents = self.inference.start.context(context_shape, self.model.dtype, key)
         return InferenceState(LatentState(latents, context_latents), jnp.zeros(shape, bool))
+
+    def fresh_state(
+        self,
+        shape: tuple[int, ...],
+        context_latents: Float[Array, "*batch context"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> InferenceState:
+        """`init_state`, with given first context latents if there are any."""
+        if context_latents is None:
+            return self.init_state(shape, key=key)
+        return start_state(self.model, context_latents)
 
     @jax.named_scope("eqx_dynamics.LatentInference")
     def __call__(

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ._decoders import LinearDecoder
@@ -37,10 +38,11 @@ def initialize(
     **Raises:** `ValueError` unless the decoder is linear, the likelihood Gaussian, the transition full-rank, the
     recordings are longer than a segment and no channel is constant.
     """
+    transition = model.transition
     if not (
         isinstance(model.decoder, LinearDecoder)
         and isinstance(model.likelihood, Gaussian)
-        and isinstance(model.transition, FullRankTransition)
+        and isinstance(transition, FullRankTransition)
     ):
         raise ValueError("`model` must have a LinearDecoder, a Gaussian likelihood and a FullRankTransition.")
     num_sequences, time, num_channels = observations.shape
@@ -50,7 +52,7 @@ def initialize(
         raise ValueError(
             f"`model` has {model.latent_size} latents, more than the {num_channels} channels that would determine them."
         )
-    if not isinstance(observations, jax.core.Tracer):
+    if not isinstance(observations, Tracer):
         check_channels(observations)
     flat = jnp.reshape(observations, (-1, num_channels))
     center = jnp.mean(flat, axis=0)
@@ -62,7 +64,7 @@ def initialize(
 
     ones = jnp.ones((*latents.shape[:2], 1), latents.dtype)
     inputs, targets = jnp.concatenate([latents, ones], axis=-1)[:, :-1], latents[:, 1:]
-    if model.transition.offsets is None:
+    if transition.offsets is None:
         inputs = inputs[..., :-1]
     width = inputs.shape[-1]
     everything = _fit(jnp.reshape(inputs, (-1, width)), jnp.reshape(targets, (-1, model.latent_size)), 0.0, 1e-3)
@@ -85,7 +87,7 @@ def initialize(
         model,
         (axes.T * scale, center, jnp.swapaxes(fits[:, : model.latent_size], 1, 2)),
     )
-    if model.transition.offsets is None:
+    if transition.offsets is None:
         return model
     return eqx.tree_at(lambda m: m.transition.offsets, model, fits[:, -1])
 

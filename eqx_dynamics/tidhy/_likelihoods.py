@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 
@@ -124,7 +125,7 @@ def check_observations(
     )
     observations = jnp.where(mask, observations, 0.0)
     is_invalid = jnp.any(likelihood.invalid(observations) & mask)
-    if not isinstance(is_invalid, jax.core.Tracer):
+    if not isinstance(is_invalid, Tracer):
         if np.asarray(is_invalid):
             raise ValueError(message)
         return observations

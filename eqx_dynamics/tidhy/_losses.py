@@ -7,7 +7,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ._drivers import infer, reconstruct
-from ._inference import Inference, InferenceState, LatentInference, start_state
+from ._inference import Inference, InferenceState, LatentInference
 from ._model import TiDHy
 from ._problem import Objective
 from ._regularizers import Regularizer
@@ -166,11 +166,10 @@ class TiDHyLoss(eqx.Module):
         if mask is not None and mask.ndim == 2:
             mask = jnp.broadcast_to(mask[..., None], observations.shape)
         before = state
-        if before is None and initial_context is None:
-            before = LatentInference(model, self.inference).init_state(observations.shape[:1], key=key)
+        if before is None:
+            cell = LatentInference(model, self.inference)
+            before = cell.fresh_state(observations.shape[:1], initial_context, key=key)
             initial_context = before.last.context_latents
-        elif before is None:
-            before = start_state(model, initial_context)
         solution, after = infer(
             model, observations, self.inference, mask=mask, state=state, initial_context=initial_context
         )

@@ -44,7 +44,7 @@ class TiDHy(eqx.Module):
         """**Raises:** `ValueError` if the parts do not fit each other."""
         basis = eqx.filter_eval_shape(lambda t: t.transition_basis, transition)
         num_components, latent_size = basis.shape[:2]
-        context_size = hypernetwork.mlp.first.in_features
+        context_size = int(hypernetwork.mlp.first.in_features)
         outputs = eqx.filter_eval_shape(hypernetwork, jax.ShapeDtypeStruct((context_size,), basis.dtype)).shape[0]
         if outputs != num_components + transition.gain_size or hypernetwork.num_components != num_components:
             raise ValueError(

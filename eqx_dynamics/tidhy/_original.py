@@ -1,19 +1,20 @@
 """Weights of the original implementations, read into this model."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
-from ._decoders import LinearDecoder
+from ._decoders import LinearDecoder, MLPDecoder
 from ._mlp import NormedMLP
 from ._model import TiDHy
 from ._priors import LearnedPrior
-from ._transitions import FullRankTransition
+from ._transitions import FullRankTransition, LowRankTransition
 
 
 def load_original(model: TiDHy, weights: Mapping[str, np.ndarray]) -> TiDHy:
@@ -32,7 +33,8 @@ def load_original(model: TiDHy, weights: Mapping[str, np.ndarray]) -> TiDHy:
         weights = _from_flax(weights)
     left = set(weights)
 
-    def take(name: str, old: jnp.ndarray) -> jnp.ndarray:
+    def take(name: str, old: Array | None) -> Array:
+        assert old is not None
         if name not in weights:
             raise ValueError(f"`weights` has no {name!r}; got {sorted(weights)}.")
         left.discard(name)
@@ -64,12 +66,12 @@ def load_original(model: TiDHy, weights: Mapping[str, np.ndarray]) -> TiDHy:
     if isinstance(model.decoder, LinearDecoder):
         linear = take_linear("spatial_decoder.0", model.decoder.linear)
         model = eqx.tree_at(lambda m: m.decoder.linear, model, linear)
-    else:
+    elif isinstance(model.decoder, MLPDecoder):
         model = eqx.tree_at(lambda m: m.decoder.mlp, model, take_mlp("spatial_decoder", model.decoder.mlp))
     model = eqx.tree_at(lambda m: m.hypernetwork.mlp, model, take_mlp("hypernet", model.hypernetwork.mlp))
     if isinstance(model.transition, FullRankTransition):
         model = eqx.tree_at(lambda m: m.transition.basis, model, take("temporal", model.transition.basis))
-    else:
+    elif isinstance(model.transition, LowRankTransition):
         model = eqx.tree_at(lambda m: m.transition.left, model, take("temporal", model.transition.left))
     if model.transition.bias is not None:
         model = eqx.tree_at(lambda m: m.transition.bias, model, take("temporal_bias", model.transition.bias))
@@ -114,7 +116,7 @@ def normalize(model: TiDHy) -> TiDHy:
 def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
     r"""Global-norm clipping with PyTorch's guard: gradients times $\min(1, c / (\lVert g \rVert + 10^{-6}))$."""
 
-    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
+    def update(updates: PyTree, state: Any, params: Any = None) -> tuple[PyTree, Any]:
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jtu.tree_leaves(updates)))
         factor = jnp.minimum(1.0, max_norm / (norm + 1e-6))
         return jtu.tree_map(lambda leaf: leaf * factor, updates), state

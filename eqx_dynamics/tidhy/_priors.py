@@ -1,6 +1,7 @@
 """What the context latents are expected to be before an observation is seen."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ class AbstractContextPrior(eqx.Module):
     r"""A Gaussian prior: $\lambda_h \lVert h_t - \mu(r_{t-1}, h_{t-1}) \rVert^2$ joins the inference objective."""
 
     precision: eqx.AbstractVar[RealScalar]
-    is_learned: eqx.AbstractClassVar[bool]
+    is_learned: ClassVar[bool]
 
     @abc.abstractmethod
     def mean(
@@ -30,7 +31,7 @@ class RandomWalk(AbstractContextPrior):
     """
 
     precision: RealScalar = 1.0
-    is_learned = False
+    is_learned: ClassVar[bool] = False
 
     def mean(self, latents, context_latents):
         return context_latents
@@ -41,7 +42,7 @@ class LearnedPrior(AbstractContextPrior):
 
     mlp: NormedMLP
     precision: RealScalar
-    is_learned = True
+    is_learned: ClassVar[bool] = True
 
     def __init__(
         self,

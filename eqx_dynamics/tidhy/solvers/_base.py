@@ -1,7 +1,7 @@
 """What a solver is, and the loop that the iterative ones share."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -25,7 +25,7 @@ class AbstractLatentSolver(eqx.Module):
     parameters and their latents are constants to the loss, so that training needs memory for latents only.
     """
 
-    is_differentiable: eqx.AbstractClassVar[bool]
+    is_differentiable: ClassVar[bool]
 
     @abc.abstractmethod
     def prepare(self, model: TiDHy) -> PyTree:

@@ -1,6 +1,6 @@
 """Latents eliminated in closed form, context latents by Levenberg-Marquardt: for linear decoders and squared error."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -31,7 +31,7 @@ class _Reduced(eqx.Module):
 
     def __init__(self, problem: StepProblem):
         decoder = problem.model.decoder
-        assert isinstance(decoder, LinearDecoder)
+        assert isinstance(decoder, LinearDecoder) and decoder.linear.bias is not None
         weight = decoder.linear.weight
         if problem.mask is None:
             eigenvalues, eigenvectors = problem.prepared
@@ -74,7 +74,7 @@ class ReducedGaussNewton(AbstractIterativeSolver):
     tolerance: RealScalar = 1e-6
     damping: RealScalar = 1e-2
 
-    is_differentiable = False
+    is_differentiable: ClassVar[bool] = False
 
     def __check_init__(self):
         if self.max_steps < 1:

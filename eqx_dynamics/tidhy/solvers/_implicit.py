@@ -1,6 +1,6 @@
 """Gradients of the exact minimiser, by the implicit function theorem."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ class Implicit(AbstractLatentSolver):
     atol: RealScalar = 1e-8
     max_steps: int = eqx.field(static=True, default=128)
 
-    is_differentiable = True
+    is_differentiable: ClassVar[bool] = True
 
     def prepare(self, model: TiDHy) -> PyTree:
         _optimistix()

@@ -1,6 +1,6 @@
 """Accelerated proximal gradient descent with steps from the curvature of the problem."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -45,7 +45,7 @@ class ProximalGradient(AbstractIterativeSolver):
     tolerance: RealScalar = 1e-3
     is_accelerated: bool = eqx.field(static=True, default=True)
 
-    is_differentiable = False
+    is_differentiable: ClassVar[bool] = False
 
     def __check_init__(self):
         if self.max_steps < 1:

@@ -1,7 +1,7 @@
 """The published solver: gradient descent with Nesterov momentum, with every quirk as an option."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -87,7 +87,7 @@ class SgdNesterov(AbstractIterativeSolver):
     prior_at_iterate: bool = eqx.field(static=True, default=False)
     coupling: Coupling = Coupling()
 
-    is_differentiable = False
+    is_differentiable: ClassVar[bool] = False
 
     def __check_init__(self):
         if self.max_steps < max(1, self.num_halvings):

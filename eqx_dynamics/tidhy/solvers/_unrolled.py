@@ -1,5 +1,7 @@
 """Differentiating through the iterations."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 from jaxtyping import PyTree
@@ -19,7 +21,7 @@ class Unrolled(AbstractLatentSolver):
     solver: AbstractIterativeSolver
     num_steps: int = eqx.field(static=True, default=20)
 
-    is_differentiable = True
+    is_differentiable: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.num_steps < 1:
