@@ -139,8 +139,8 @@ def test_export_with_an_open_batch_keeps_gradients():
     for size in (1, 5):
         x = jr.normal(jr.key(size), (size, 3))
         assert jnp.allclose(loaded(x), jax.vmap(MODEL)(x), atol=1e-6)
-        gradient = jax.jit(jax.grad(lambda x: jnp.sum(loaded(x) ** 2)))(x)
-        assert jnp.allclose(gradient, jax.grad(lambda x: jnp.sum(jax.vmap(MODEL)(x) ** 2))(x), atol=1e-5)
+        gradient, expected = (jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x) for f in (loaded, jax.vmap(MODEL)))
+        assert jnp.allclose(gradient, expected, atol=1e-5)
 
 
 def test_export_with_free_weights_is_differentiable_by_them():
@@ -149,22 +149,7 @@ def test_export_with_free_weights_is_differentiable_by_them():
     assert eqx.tree_equal(ours, eqx.filter_grad(lambda m: jnp.sum(m(X) ** 2))(MODEL), rtol=1e-5, atol=1e-6)
 
 
-def test_export_of_message_passing_with_open_node_and_edge_counts():
-    nodes, edges = symbolic_sizes("nodes, edges")
-
-    def mean_of_neighbours(x, senders, receivers):
-        total = jax.ops.segment_sum(x[senders], receivers, x.shape[0])
-        degree = jax.ops.segment_sum(jnp.ones(senders.shape), receivers, x.shape[0])
-        return {"mean": total / jnp.maximum(degree, 1)[:, None]}
-
-    ids = jax.ShapeDtypeStruct((edges,), jnp.int32)
-    loaded = load_exported(export(mean_of_neighbours, jax.ShapeDtypeStruct((nodes, 2), jnp.float32), ids, ids))
-    for num_nodes, senders, receivers in ((4, [0, 1, 2], [1, 1, 3]), (2, [0, 1], [1, 0])):
-        args = (jr.normal(jr.key(0), (num_nodes, 2)), jnp.array(senders), jnp.array(receivers))
-        assert jnp.allclose(loaded(*args)["mean"], mean_of_neighbours(*args)["mean"], atol=1e-6)
-        assert jax.grad(lambda x, args=args: jnp.sum(loaded(x, *args[1:])["mean"]))(args[0]).shape == (num_nodes, 2)
-
-
+@pytest.mark.slow
 def test_export_of_a_graph_layer_with_open_node_and_edge_counts():
     """As users write it: a plain edge array, whose sizes are open; type checks are on again afterwards."""
     nodes, edges = symbolic_sizes("nodes, edges")

@@ -39,8 +39,10 @@ def test_chunks_checkpoints_and_step_loop_give_the_same_numbers_and_draws(revers
     keys = jr.split(jr.key(1), 11)
     order = range(10, -1, -1) if reverse else range(11)
     expected, last = step_loop(CELL, XS, jnp.zeros(()), keys, order)
-    for chunk, checkpoint in [(None, False), (None, True), (1, False), (4, True), (11, True), (50, False)]:
-        run = eqx.filter_jit(scan)
+    run = eqx.filter_jit(scan)
+    for chunk, checkpoint in (
+        [(None, False), (4, True)] if reverse else [(None, False), (None, True), (4, False), (50, True)]
+    ):
         (ys, xs), state = run(
             CELL, XS, jnp.zeros(()), key=jr.key(1), reverse=reverse, chunk=chunk, checkpoint=checkpoint
         )
@@ -54,10 +56,10 @@ def test_gradients_do_not_depend_on_chunks():
         (ys, _), state = scan(cell, XS, jnp.zeros(()), chunk=chunk, checkpoint=checkpoint)
         return jnp.sum(ys**2) + state
 
-    expected = eqx.filter_grad(total)(CELL, None, False).decay
+    expected = eqx.filter_jit(eqx.filter_grad(total))(CELL, None, False).decay
     for chunk in (None, 3):
-        assert jnp.allclose(eqx.filter_grad(total)(CELL, chunk, True).decay, expected, rtol=1e-5)
-        forward = jax.jvp(lambda d, chunk=chunk: total(Noisy(d), chunk, True), (CELL.decay,), (jnp.ones(()),))[1]
+        assert jnp.allclose(eqx.filter_jit(eqx.filter_grad(total))(CELL, chunk, True).decay, expected, rtol=1e-5)
+        forward = jax.jit(jax.jacfwd(lambda d, chunk=chunk: total(Noisy(d), chunk, True)))(CELL.decay)
         assert jnp.allclose(forward, expected, rtol=1e-5)
 
 

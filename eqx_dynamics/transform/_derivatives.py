@@ -161,7 +161,7 @@ def _with_respect_to(
 ) -> Callable:
     """The one wrapper: partition the chosen leaves out, apply a JAX transform of one argument, put them back."""
 
-    @ft.wraps(fn)
+    @ft.wraps(fn, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         choice = _choose_argument(args, argnums, wrt)
 
