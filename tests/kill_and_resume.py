@@ -7,6 +7,7 @@ costs a fraction of a second; each is a real process with its own JAX runtime, k
 """
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -21,11 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 KILLS = {"memory": 8, "grain": 8, "workers": 5}
 
 
-def begin(context, kind, folder, cache, pause):
-    from kill_worker import live
-
+def begin(context, kind, folder, cache, pause, *, saves=True):
     folder.mkdir(exist_ok=True)
-    process = context.Process(target=live, args=(kind, str(folder), str(cache), pause))
+    process = context.Process(
+        target=importlib.import_module("kill_worker").live, args=(kind, str(folder), str(cache), pause, saves)
+    )
     process.start()
     return process
 
@@ -47,7 +48,7 @@ def wait_for_news(process, ledger, lines):
 
 
 def finish(process, folder):
-    process.join(120)
+    process.join(200)
     if process.exitcode != 0 or not (folder / "finished").exists():
         end(process)
         raise RuntimeError(f"{folder}: the run did not finish (exit code {process.exitcode}).")
@@ -55,7 +56,7 @@ def finish(process, folder):
 
 def torture(context, kind, base, cache):
     alone, killed = base / f"{kind}-alone", base / f"{kind}-killed"
-    run = begin(context, kind, alone, cache, 0.0)
+    run = begin(context, kind, alone, cache, 0.0, saves=False)
     finish(run, alone)
     clock, kills, early = random.Random(kind), 0, 0
     while kills < KILLS[kind]:
@@ -89,6 +90,7 @@ def torture(context, kind, base, cache):
 def main():
     base = pathlib.Path(sys.argv[1])
     sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    importlib.import_module("kill_worker")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kill_worker"])
     began = time.time()

@@ -52,27 +52,24 @@ def grain_batches(num_workers: int):
     return iter(dataset)
 
 
-def live(kind: str, folder: str, cache: str, pause: float) -> None:
+def live(kind: str, folder: str, cache: str, pause: float, saves: bool) -> None:
     os.setpgrp()
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     path = pathlib.Path(folder)
     step = make_step(noisy_loss, optax.adam(1e-2))
     state = step.init(eqx.nn.MLP(3, 1, 8, 1, key=jr.key(0)), key=jr.key(1))
-    checkpoint = Checkpoint(path / "run", config={"kind": kind})
-    callbacks: tuple[AbstractCallback, ...] = (Logger(Ledger(str(path / "losses"), pause)), checkpoint)
     if kind == "memory":
         x, y = map(np.stack, zip(*map(example, range(60)), strict=True))
-        state = checkpoint.restore(state)
-        fit(
-            state, step, ArrayData((x, y), 8), steps=STEPS - int(state.step), steps_per_dispatch=PER_DISPATCH,
-            callbacks=callbacks,
-        )  # fmt: skip
+        data, iterator = ArrayData((x, y), 8), None
     else:
-        iterator = grain_batches(num_workers=2 if kind == "workers" else 0)
+        data = iterator = grain_batches(num_workers=2 if kind == "workers" else 0)
+    callbacks: list[AbstractCallback] = [Logger(Ledger(str(path / "losses"), pause))]
+    if saves:
+        checkpoint = Checkpoint(path / "run", config={"kind": kind})
         state = checkpoint.restore(state, iterator)
-        fit(
-            state, step, iterator, steps=STEPS - int(state.step), steps_per_dispatch=PER_DISPATCH, callbacks=callbacks
-        )  # fmt: skip
-        getattr(iterator, "close", lambda: None)()
+        callbacks.append(checkpoint)
+    remaining = STEPS - int(state.step)
+    fit(state, step, data, steps=remaining, steps_per_dispatch=PER_DISPATCH, callbacks=callbacks)
+    getattr(iterator, "close", lambda: None)()
     (path / "finished").touch()
