@@ -114,7 +114,7 @@ def test_named_errors(net):
     state = net.init_state((4,))
     with pytest.raises(ValueError, match=r"matches no filter to `noise`"):
         state_axes(state, {"membrane": 0})
-    with pytest.raises(ValueError, match="`which` selects no array"):
+    with pytest.raises(ValueError, match="`axes` selects no array"):
         state_axes(state, {"membran": 0, ...: None})
     with pytest.raises(ValueError, match=r"`membrane` the batch axis 2, but it has shape \(4, 3\)"):
         state_axes(state, {"membrane": 2, ...: None})

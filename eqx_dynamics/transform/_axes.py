@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from .._cell import AbstractCell
-from ._select import Filter, is_array, leaf_paths, select
+from ._select import Filter, choose, is_array, leaf_paths
 
 
 def state_axes(tree: PyTree, axes: Mapping[Filter, int | None], *, of_one_member: bool = False) -> PyTree[int | None]:
@@ -101,18 +101,16 @@ _NOT_AN_ARRAY = object()
 def _assign(tree: PyTree, axes: Mapping[Filter, int | None], new_axes: int = 0) -> list[Any]:
     """Axis, None or `_NOT_AN_ARRAY` for each leaf, checked."""
     leaves = jtu.tree_leaves(tree)
-    masks = []
-    for which in axes:
-        if which is Ellipsis:
-            masks.append([True] * len(leaves))
-        else:
-            masks.append(jtu.tree_leaves(select(tree, which)))
+    chosen = [
+        range(len(leaves)) if which is Ellipsis else set(jtu.tree_leaves(choose(tree, which, name="axes").template))
+        for which in axes
+    ]
     assigned = []
     for i, (path, leaf) in enumerate(zip(leaf_paths(tree), leaves, strict=True)):
         if not is_array(leaf):
             assigned.append(_NOT_AN_ARRAY)
             continue
-        matching = [axis for axis, mask in zip(axes.values(), masks, strict=True) if mask[i]]
+        matching = [axis for axis, positions in zip(axes.values(), chosen, strict=True) if i in positions]
         if not matching:
             raise ValueError(
                 f"`axes` matches no filter to `{path or '<root>'}`; name it, or add `...: None` for the rest."
