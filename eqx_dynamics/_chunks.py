@@ -2,13 +2,15 @@
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import jax.tree_util as jtu
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Key, PyTree
 
-from ._cell import AbstractCell, State
+from ._cell import AbstractCell, Cell, State
 
 
 MEMBRANE = "eqx_dynamics.membrane"
@@ -16,7 +18,10 @@ MEMBRANE = "eqx_dynamics.membrane"
 
 
 class AbstractMembraneCell(AbstractCell[State]):
-    """A cell that names a value of each step `MEMBRANE`, and can say whether that is all that is worth keeping."""
+    """A cell that names a value of each step `MEMBRANE`, and can say whether that is all that is worth keeping.
+
+    If it is also an `AbstractScannable`, its `scan_over` takes one key, or one key a step.
+    """
 
     @property
     @abc.abstractmethod
@@ -64,6 +69,21 @@ def scan_chunks(
         outs.append(jtu.tree_map(lambda y, n=count * size: jnp.reshape(y, (n, *y.shape[2:])), ys))
     ordered = outs[::-1] if reverse else outs
     return state, ordered[0] if len(ordered) == 1 else jtu.tree_map(lambda *ys: jnp.concatenate(ys), *ordered)
+
+
+def step_by_step(
+    cell: Cell, xs: PyTree, state: PyTree, *, key: Key[Array, "..."] | None, unroll: int, reverse: bool
+) -> tuple[PyTree, PyTree]:
+    """The plain loop, for cells whose faster route does not always apply; `key` is one key or one a step."""
+    num_steps = jtu.tree_leaves(xs)[0].shape[0]
+    keys = jr.split(key, num_steps) if key is not None and key.ndim == 0 else key
+
+    def step(carry: PyTree, x_and_key: tuple[PyTree, Any]) -> tuple[PyTree, PyTree]:
+        out, carry = cell(x_and_key[0], carry, key=x_and_key[1])
+        return carry, out
+
+    state, ys = jax.lax.scan(step, state, (xs, keys), reverse=reverse, unroll=unroll)
+    return ys, state
 
 
 def _cut(x: Array, start: int, count: int, size: int) -> Array:

@@ -127,7 +127,7 @@ def _scan_layer(
 ) -> tuple[Array, Any]:
     if keys is None:
         return scan(layer, xs, state, unroll=unroll, reverse=reverse)
-    if isinstance(layer, Sequential):
+    if isinstance(layer, AbstractScannable) and isinstance(layer, Sequential | AbstractMembraneCell):
         return layer.scan_over(xs, state, key=keys, unroll=unroll, reverse=reverse)
     if isinstance(layer, AbstractScannable):
         return layer.scan_over(xs, state, key=keys[0], unroll=unroll, reverse=reverse)

@@ -174,6 +174,34 @@ def test_bool_spikes_go_in_and_the_recorder_sees_every_state() -> None:
     np.testing.assert_allclose(states[1].membrane[-1], last[1].membrane, atol=1e-6)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("delayed", [None, False, True])
+def test_linear_neurons_in_parallel_over_time(
+    monkeypatch: pytest.MonkeyPatch, delayed: bool | None, reverse: bool
+) -> None:
+    """The associative scan that accelerators use, here on CPU: readout and reset-free neuron, values and gradients."""
+    synapse = None if delayed is None else sp.SynapticCurrent(3.0, delayed=delayed)
+    tau = jnp.array([4.0, 20.0])
+    xs = jr.normal(KEYS[1], (13, BATCH, 2))
+
+    def outcome() -> Any:
+        @eqx.filter_jit
+        @eqx.filter_value_and_grad(has_aux=True)
+        def run(cells: tuple, xs: jax.Array) -> tuple[jax.Array, Any]:
+            outs = [scan(cell, xs, start(cell), reverse=reverse) for cell in cells]
+            return jnp.stack([jnp.sum(jnp.sin(ys)) for ys, _ in outs]).sum(), outs
+
+        return run((sp.LICell(2, tau, rest=0.3, synapse=synapse), _lif(2, reset=sp.NoReset(), synapse=synapse)), xs)
+
+    def start(cell: Any) -> Any:
+        return jax.tree.map(lambda a: a + 0.2, cell.init_state((BATCH,)))
+
+    looped = outcome()
+    for module in ("_li", "_lif"):
+        monkeypatch.setattr(f"eqx_dynamics.spiking.{module}.in_parallel", lambda: True)
+    _close(outcome(), looped)
+
+
 def test_memory_of_a_long_training_step_is_that_of_its_membranes() -> None:
     """Compiled, not run: deterministic. Keeping everything takes more than twice, checkpointed chunks far less."""
     net = Sequential([eqx.nn.Linear(50, 64, key=KEYS[0]), _lif(64), eqx.nn.Linear(64, 64, key=KEYS[1]), _lif(64)])

@@ -140,7 +140,7 @@ def test_every_preset_follows_its_published_program(name: str) -> None:
 
 
 def test_resonator_prefers_its_frequency() -> None:
-    cell = sp.ResonateAndFireCell(1, 50.0, 40.0, threshold=1.0)
+    cell = sp.ResonateAndFireCell(1, tau_mem=50.0, frequency=40.0, threshold=1.0)
     steps = np.arange(400)
 
     def spikes(frequency: float) -> float:

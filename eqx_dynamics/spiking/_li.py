@@ -2,12 +2,14 @@
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from .._chunks import AbstractMembraneCell
+from .._chunks import AbstractMembraneCell, step_by_step
+from .._scan import AbstractScannable
 from ._decay import AbstractDecay, AbstractInputGain, ExactDecay, LeakGain
 from ._leak import SynapticCurrent, check_leak, leak, through_synapse
 from ._neuron import as_size, check_input, out_dtype, zeros
+from ._parallel import in_parallel, leaky_membranes
 from ._parameter import ParameterLike, resolve
 
 
@@ -18,7 +20,7 @@ class LIState(eqx.Module):
     current: Float[Array, "..."] | None = None
 
 
-class LICell(AbstractMembraneCell[LIState]):
+class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
     r"""Leaky integrator readout: $v \leftarrow v_{rest} + \beta (v - v_{rest}) + g I$, put out as it is."""
 
     tau_mem: ParameterLike  # ms
@@ -76,3 +78,30 @@ class LICell(AbstractMembraneCell[LIState]):
         drive, current = through_synapse(inputs, state.current, self.synapse, self.decay, self.dt)
         membrane = leak(drive, state.membrane, self.tau_mem, self.rest, self.decay, self.input_gain, self.dt)
         return out_dtype(x, membrane), LIState(membrane, current)
+
+    def scan_over(
+        self,
+        xs: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."],
+        state: LIState,
+        *,
+        key: Key[Array, "..."] | None,
+        unroll: int,
+        reverse: bool,
+    ) -> tuple[Float[Array, "..."], LIState]:
+        """All steps: an associative scan on accelerators, the loop on CPU."""
+        if not in_parallel():
+            return step_by_step(self, xs, state, key=key, unroll=unroll, reverse=reverse)
+        check_input("LICell", xs[0], self.size, state.membrane)
+        membranes, current = leaky_membranes(
+            xs.astype(state.membrane.dtype),
+            state.membrane,
+            state.current,
+            tau_mem=self.tau_mem,
+            rest=self.rest,
+            decay=self.decay,
+            input_gain=self.input_gain,
+            synapse=self.synapse,
+            dt=self.dt,
+            reverse=reverse,
+        )
+        return out_dtype(xs, membranes), LIState(membranes[0 if reverse else -1], current)

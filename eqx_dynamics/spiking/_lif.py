@@ -5,16 +5,19 @@ from typing import Literal
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from .._chunks import step_by_step
+from .._scan import AbstractScannable
 from ._adaptation import AbstractAdaptation
 from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, EulerDecay, ExactDecay, LeakGain
 from ._leak import SynapticCurrent, check_leak, leak, through_synapse
 from ._neuron import AbstractNeuron, as_size, check_input, check_neuron, out_dtype, zeros
+from ._parallel import in_parallel, leaky_membranes
 from ._parameter import ParameterLike, require_fits, resolve, tau_from_beta
 from ._refractory import Refractory, freeze, hold
 from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
-from ._surrogate import AbstractSurrogate, Stretched, with_tie
+from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, Stretched, with_tie
 from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
 
 
@@ -27,7 +30,7 @@ class LIFState(eqx.Module):
     countdown: Float[Array, "..."] | None = None  # steps left of the refractory period
 
 
-class LIFCell(AbstractNeuron[LIFState]):
+class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     r"""Leaky integrate-and-fire: $v \leftarrow v_{rest} + \beta (v - v_{rest}) + g I$, spike at $v \ge \theta$, reset.
 
     $\beta = e^{-\Delta t / \tau_{mem}}$ and $g = 1 - \beta$ by default. Every meaning that libraries give these words
@@ -166,6 +169,36 @@ class LIFCell(AbstractNeuron[LIFState]):
             )
             new = LIFState(membrane, new.current, new.adaptation, countdown)
         return out_dtype(x, spikes), new
+
+    def scan_over(
+        self,
+        xs: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."],
+        state: LIFState,
+        *,
+        key: Key[Array, "..."] | None,
+        unroll: int,
+        reverse: bool,
+    ) -> tuple[Float[Array, "..."], LIFState]:
+        """All steps; without reset the membranes are an associative scan on accelerators, otherwise the loop."""
+        drawn = isinstance(self.surrogate, AbstractStochasticSurrogate)
+        linear = isinstance(self.reset, NoReset) and self.adaptation is None and self.refractory is None
+        if drawn or not linear or not in_parallel():
+            return step_by_step(self, xs, state, key=key, unroll=unroll, reverse=reverse)
+        check_input("LIFCell", xs[0], self.size, state.membrane)
+        membranes, current = leaky_membranes(
+            xs.astype(state.membrane.dtype),
+            state.membrane,
+            state.current,
+            tau_mem=self.tau_mem,
+            rest=self.rest,
+            decay=self.decay,
+            input_gain=self.input_gain,
+            synapse=self.synapse,
+            dt=self.dt,
+            reverse=reverse,
+        )
+        spikes = self.fire(LIFState(membranes))
+        return out_dtype(xs, spikes), LIFState(membranes[0 if reverse else -1], current)
 
     @classmethod
     def like_snntorch(
