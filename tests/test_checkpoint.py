@@ -20,6 +20,7 @@ from eqx_dynamics.training import (
     CheckpointError,
     DynamicLossScale,
     Precision,
+    StopOnNaN,
     WeightAverage,
     fit,
     load_config,
@@ -140,9 +141,30 @@ def test_the_best_and_the_latest_are_kept(tmp_path):
     evaluate = lambda model: {"score": jnp.abs(model.layers[0].bias[0] * 1e3 % 7)}  # noqa: E731
     checkpoint = Checkpoint(tmp_path / "run", keep=2, metric="score", mode="max")
     _, history = fit(start(), STEP, data(), epochs=8, evaluate=evaluate, callbacks=[checkpoint])
-    kept = sorted(int(path.name) for path in (tmp_path / "run").iterdir() if path.name.isdigit())
+    kept = saved_steps(tmp_path / "run")
     best = {6 * (n + 1) for n in np.argsort(history["score"])[-2:]}
     assert best <= set(kept) and {42, 48} <= set(kept) and set(kept) == best | {42, 48}
+
+
+def saved_steps(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def test_epochs_of_an_iterable_are_saved_when_complete(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "run", keep=9, save_iterator=False)
+    fit(start(), STEP, batches(), epochs=2, steps_per_dispatch=3, callbacks=[checkpoint])  # ends with a full group
+    assert saved_steps(tmp_path / "run") == [6, 12]
+
+
+def test_the_last_good_state_is_saved_when_a_run_stops(tmp_path):
+    step = make_step(with_metrics, optax.adam(1e-2), nan_policy=StopOnNaN())
+    checkpoint = Checkpoint(tmp_path / "run", every=100, save_iterator=False)
+    bad = (np.full((16, 3), np.nan, np.float32), np.zeros((16, 1), np.float32))
+    last, _ = fit(start(step), step, [*batches()[:3], bad], steps=4, callbacks=[checkpoint])
+    good, _ = fit(start(step), step, batches(), steps=3)
+    back = checkpoint.restore(start(step))
+    assert int(back.step) == 3 and bool(back.health.halted) and close(back.model, good.model, rtol=0, atol=0)
+    assert close(back, last, rtol=0, atol=0)
 
 
 def hurt(path: pathlib.Path, how: str) -> None:

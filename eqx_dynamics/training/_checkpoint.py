@@ -81,7 +81,8 @@ class Checkpoint(AbstractCallback):
 
     def __call__(self, report: Report, memory: Any) -> tuple[None, Any]:
         manager, found, saved, _ = memory
-        if report.ends_entry and report.num_steps and (report.entry % self.every == 0 or report.is_last):
+        is_due = report.ends_entry and (report.entry % self.every == 0 or report.is_last)
+        if is_due and report.step != saved:
             metrics = {name: report.values[name] for name in report.metrics if name == self.metric} or None
             if report.step in found:  # refused by `restore`, and now made anew
                 manager.delete(report.step)

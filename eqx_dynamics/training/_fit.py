@@ -50,10 +50,8 @@ def fit(
     **Raises:** `ValueError` for bad arguments or data, before anything is computed; `NonFiniteError` as the step's
     `nan_policy` wants it.
     """
-    plan, dispatches = plan_run(data, state, epochs, steps, steps_per_dispatch)
-    if step.placement is not None and isinstance(data, ArrayData):
-        data = step.placement.put_replicated(data)
     runner, evaluation = Runner(step, state), Evaluation(evaluate, state)
+    plan, dispatches = plan_run(runner.place(data), state, epochs, steps, steps_per_dispatch)
     rows, halts, metrics = [], deque(), {}
     with Watch(callbacks, dataclasses.replace(plan, evaluated=evaluation.names), runner) as watch:
         for dispatch in dispatches:

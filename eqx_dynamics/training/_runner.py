@@ -8,7 +8,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from .._scan import scan
-from ._data import AbstractBatches, Stacked
+from ._data import AbstractBatches, ArrayData, Stacked
 from ._state import TrainState
 from ._step import TrainStep
 
@@ -40,6 +40,12 @@ class Runner:
     def state(self) -> TrainState:
         """The state after the last dispatch; its buffers go to the next one."""
         return self._constants.join(self._arrays)
+
+    def place(self, data: Any) -> Any:
+        """Data in memory on the devices of the step; anything else as it is."""
+        if self._placement is None or not isinstance(data, ArrayData):
+            return data
+        return self._placement.put_replicated(data)
 
     def __call__(self, batches: AbstractBatches) -> Outcome:
         """Send one dispatch to the device; returns before it is done."""
