@@ -93,7 +93,7 @@ class Poisson(AbstractLikelihood):
     def mean(self, prediction):
         return jnp.exp(prediction) if self.link == "log" else jax.nn.softplus(prediction)
 
-    def _log_rate(self, prediction: Float[Array, "*batch observations"]) -> Float[Array, "*batch observations"]:
+    def _log_rate(self, prediction: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         if self.link == "log":
             return prediction
         is_small = prediction < -30.0  # there log softplus(z) = z to rounding, and softplus(z) underflows

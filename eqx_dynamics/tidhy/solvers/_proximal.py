@@ -9,7 +9,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PyTree
 
 from .._model import TiDHy
-from .._problem import StepProblem
+from .._problem import StepProblem, freeze
 from .._types import LatentState, RealScalar
 from ._base import AbstractIterativeSolver, Iterate
 from ._sgd import soft_threshold
@@ -65,7 +65,7 @@ class ProximalGradient(AbstractIterativeSolver):
         context_bound = 4 * weight * largest_eigenvalue_bound(jacobian.T @ jacobian) + 2 * problem.prior_precision
         steps = LatentState(jnp.full_like(start.latents, 1 / bound), jnp.full_like(context, 1 / (context_bound + 1e-3)))
         one = jnp.ones((), context.dtype)
-        memory = _Memory(start, one, one, steps, problem(start))
+        memory = _Memory(start, one, one, freeze(steps), problem(start))  # steps are constants, also when unrolled
         return Iterate(start, memory, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
     def step(self, problem: StepProblem, iterate: Iterate) -> Iterate:

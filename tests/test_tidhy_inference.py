@@ -1,0 +1,270 @@
+"""Latent inference: solvers against each other and against closed forms, masks, streams, state, gradients."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import pytest
+
+from eqx_dynamics import scan, tidhy
+
+
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
+SOLVERS = {
+    "gauss_newton": tidhy.ReducedGaussNewton(),
+    "proximal": tidhy.ProximalGradient(max_steps=20),
+    "sgd": tidhy.SgdNesterov(learning_rate=0.02, max_steps=30),
+    "implicit": tidhy.Implicit(max_steps=40),
+    "unrolled": tidhy.Unrolled(tidhy.ProximalGradient(), 5),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tidhy.TiDHy.recommended(6, 4, 3, 3, 7, key=jr.key(0))
+
+
+@pytest.fixture(scope="module")
+def observations():
+    return jnp.cumsum(jr.normal(jr.key(1), (3, 7, 6)), axis=1) / 3
+
+
+def widen(tree):
+    """The same in float64; for use under `jax.enable_x64`."""
+    return jtu.tree_map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def run(model, observations, solver, **keywords):
+    return eqx.filter_jit(tidhy.infer)(model, observations, tidhy.Inference(solver), **keywords)
+
+
+SLOWLY = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["gauss_newton", "proximal", "sgd", *(pytest.param(n, marks=SLOWLY) for n in ("implicit", "unrolled"))]
+)
+def test_every_solver_lowers_the_objective_and_reports(name, model, observations):
+    solution, state = run(model, observations, SOLVERS[name])
+    assert solution.latents.shape == (3, 7, 4) and solution.context_latents.shape == (3, 7, 3)
+    assert solution.num_steps.shape == solution.objective.shape == (3, 7) and (solution.num_steps >= 1).all()
+    assert not solution.has_diverged.any()
+    np.testing.assert_array_equal(state.last.latents, solution.latents[:, -1])
+    before = tidhy.start_state(model, jnp.zeros((3, 3)))
+    cell = tidhy.LatentInference(model, tidhy.Inference(SOLVERS[name]))
+    zero = jax.vmap(lambda x, s: cell.problem(x, s)(s.last))(observations[:, 0], before)
+    assert (solution.objective[:, 0] < zero).all()
+
+
+@pytest.mark.slow
+def test_reduced_gauss_newton_ends_where_the_gradient_of_the_full_objective_vanishes(model, observations):
+    with jax.enable_x64(True):
+        wide, first = widen(model), observations[:, :2].astype(jnp.float64)
+        wide = eqx.tree_at(lambda m: m.hypernetwork, wide, replace_activation(wide.hypernetwork, jax.nn.softplus))
+        solver = tidhy.ReducedGaussNewton(100, tolerance=0.0)
+        _, state = run(wide, first[:, :1], solver)
+        solution, _ = run(wide, first[:, 1:], solver, state=state)
+        cell = tidhy.LatentInference(wide, tidhy.Inference(solver))
+
+        def slope(x, before, latents, context):
+            return jax.grad(cell.problem(x, before).smooth)(tidhy.LatentState(latents, context))
+
+        slopes = jax.vmap(slope)(first[:, 1], state, solution.latents[:, 0], solution.context_latents[:, 0])
+    assert max(float(jnp.abs(leaf).max()) for leaf in jtu.tree_leaves(slopes)) < 1e-6
+
+
+def replace_activation(network, activation):
+    """The same hypernetwork with another activation."""
+    other = tidhy.Hypernetwork(3, 3, 7, activation=activation, squash=network.squash, key=jr.key(0))
+    return eqx.tree_at(lambda n: n.mlp, other, network.mlp)
+
+
+def test_latents_of_the_reduced_problem_are_the_closed_form(model, observations):
+    solution, _ = run(model, observations, tidhy.ReducedGaussNewton())
+    weight, bias = np.asarray(model.decoder.linear.weight), np.asarray(model.decoder.linear.bias)
+    latents = np.asarray(solution.latents)
+    predicted = jax.vmap(jax.vmap(model.predict))(solution.latents[:, :-1], solution.context_latents[:, 1:])
+    right = (np.asarray(observations)[:, 1:] - bias) @ weight + 2 * np.asarray(predicted)
+    expected = np.linalg.solve(weight.T @ weight + 2 * np.eye(4), right[..., None])[..., 0]
+    np.testing.assert_allclose(latents[:, 1:], expected, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["gauss_newton", *(pytest.param(n, marks=SLOWLY) for n in ("proximal", "sgd"))])
+def test_results_do_not_depend_on_the_rest_of_the_batch(name, model, observations):
+    with jax.enable_x64(True):
+        wide, x = widen(model), observations[:, :4].astype(jnp.float64)
+        alone, _ = run(wide, x[:1], SOLVERS[name])
+        together, _ = run(wide, jnp.concatenate([x[:1], 100 * x[1:], x]), SOLVERS[name])
+    np.testing.assert_allclose(together.latents[0], alone.latents[0], rtol=1e-8, atol=1e-10)
+    np.testing.assert_array_equal(together.num_steps[0], alone.num_steps[0])
+
+
+def test_published_batch_mean_depends_on_the_batch_and_the_sum_does_not(model, observations):
+    for reduction, same in (("batch_mean", False), ("sum", True)):
+        solver = tidhy.SgdNesterov(learning_rate=0.05, max_steps=20, coupling=tidhy.Coupling(reduction))
+        one, _ = run(model, observations[:1], solver)
+        many, _ = run(model, jnp.repeat(observations[:1], 8, axis=0), solver)
+        assert np.allclose(one.latents[0], many.latents[0], rtol=1e-3) == same
+
+
+def test_a_diverging_sequence_is_reported_and_leaves_its_mates_alone(model, observations):
+    solver = tidhy.SgdNesterov(learning_rate=0.05, max_steps=200, tolerance=0.0)
+    steep = eqx.tree_at(lambda m: m.decoder.linear.weight, model, 8 * model.decoder.linear.weight)
+    mild, _ = run(model, observations, solver)
+    wild, _ = run(steep, observations, solver)
+    assert not mild.has_diverged.any() and wild.has_diverged.all()
+    assert jnp.isfinite(wild.latents).all() and jnp.isfinite(wild.objective).all()
+    # One batch with a sequence whose start is out of bounds beside two good ones.
+    state = tidhy.InferenceState(
+        tidhy.LatentState(jnp.zeros((3, 4)).at[1].set(1e13), jnp.zeros((3, 3)).at[1].set(jnp.inf)), jnp.ones(3, bool)
+    )
+    mixed, _ = run(model, observations, solver, state=state)
+    np.testing.assert_array_equal(mixed.has_diverged.any(1), [False, True, False])
+    good = tidhy.InferenceState(tidhy.LatentState(jnp.zeros((3, 4)), jnp.zeros((3, 3))), jnp.ones(3, bool))
+    clean, _ = run(model, observations, solver, state=good)
+    np.testing.assert_allclose(mixed.latents[::2], clean.latents[::2], rtol=1e-5, atol=1e-6)
+
+
+def test_a_stream_gives_the_numbers_of_the_whole(model, observations):
+    inference = tidhy.Inference()
+    whole, final = run(model, observations, inference.solver)
+    step = eqx.filter_jit(tidhy.infer_step)
+    state, latents = None, []
+    for t in range(observations.shape[1]):
+        solution, state = step(model, observations[:, t], state, inference)
+        latents.append(solution.latents)
+    np.testing.assert_allclose(jnp.stack(latents, 1), whole.latents, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(state.last.context_latents, final.last.context_latents, rtol=1e-4, atol=1e-5)
+
+
+def test_inference_is_a_cell_that_scan_runs(model, observations):
+    cell = tidhy.LatentInference(model, tidhy.Inference())
+    solution, _ = scan(cell, observations[0], cell.init_state())
+    whole, _ = run(model, observations[0], tidhy.ReducedGaussNewton())
+    np.testing.assert_allclose(solution.latents, whole.latents, rtol=1e-4, atol=1e-5)
+
+
+def test_state_carries_across_windows(model, observations):
+    whole, _ = run(model, observations, tidhy.ReducedGaussNewton())
+    first, state = run(model, observations[:, :4], tidhy.ReducedGaussNewton())
+    second, _ = run(model, observations[:, 4:], tidhy.ReducedGaussNewton(), state=state)
+    joined = jnp.concatenate([first.latents, second.latents], axis=1)
+    np.testing.assert_allclose(joined, whole.latents, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gauss_newton", *(pytest.param(n, marks=SLOWLY) for n in ("proximal", "sgd"))])
+def test_masked_entries_and_padding_change_nothing(name, model, observations):
+    mask = jnp.ones(observations.shape, bool).at[:, 2, 1].set(False).at[1, 5:].set(False)
+    spoiled = jnp.where(mask, observations, jnp.nan)
+    loss_fn = tidhy.TiDHyLoss(tidhy.Inference(SOLVERS[name]))
+    value = eqx.filter_jit(eqx.filter_value_and_grad(lambda m, x: loss_fn(m, tidhy.Windows(x, mask), None)[0]))
+    (a, grad_a), (b, grad_b) = value(model, observations), value(model, spoiled)
+    assert jnp.isfinite(a) and a == b
+    assert all(jnp.isfinite(leaf).all() for leaf in jtu.tree_leaves(grad_b)) and eqx.tree_equal(grad_a, grad_b)
+    # A padded short sequence is that sequence.
+    is_short = jnp.broadcast_to(jnp.arange(7)[None] < 5, (3, 7))
+    short, _ = run(model, observations[:, :5], SOLVERS[name], mask=is_short[:, :5])
+    padded, _ = run(model, observations.at[:, 5:].set(jnp.nan), SOLVERS[name], mask=is_short)
+    np.testing.assert_allclose(padded.latents[:, :5], short.latents, rtol=1e-4, atol=1e-5)
+
+
+def test_all_true_mask_is_no_mask(model, observations):
+    plain, _ = run(model, observations, tidhy.ReducedGaussNewton())
+    masked, _ = run(model, observations, tidhy.ReducedGaussNewton(), mask=jnp.ones((3, 7), bool))
+    np.testing.assert_allclose(masked.latents, plain.latents, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "flows"),
+    [("gauss_newton", False), ("sgd", False), *(pytest.param(n, True, marks=SLOWLY) for n in ("implicit", "unrolled"))],
+)
+def test_parameters_are_frozen_unless_the_solver_differentiates(name, flows, model, observations):
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def slope(model):
+        return tidhy.infer(model, observations[:1, :3], tidhy.Inference(SOLVERS[name]))[0].latents.sum()
+
+    size = sum(float(jnp.abs(leaf).sum()) for leaf in jtu.tree_leaves(slope(model)))
+    assert np.isfinite(size) and (size > 0) == flows
+
+
+@pytest.mark.slow
+def test_implicit_gradient_is_that_of_the_minimiser(observations):
+    with jax.enable_x64(True):
+        wide = widen(tidhy.TiDHy.recommended(6, 4, 3, 3, 7, key=jr.key(3)))
+        x = observations[:1, :2].astype(jnp.float64)
+        inference = tidhy.Inference(tidhy.Implicit(1e-12, 1e-14, 500))
+
+        @eqx.filter_jit
+        def value(bias):
+            model = eqx.tree_at(lambda m: m.decoder.linear.bias, wide, bias)
+            return tidhy.infer(model, x, inference)[0].latents[0, -1].sum()
+
+        bias = wide.decoder.linear.bias
+        direction = jr.normal(jr.key(5), bias.shape, jnp.float64)
+        slope = jax.grad(value)(bias) @ direction
+        numeric = (value(bias + 1e-4 * direction) - value(bias - 1e-4 * direction)) / 2e-4
+    np.testing.assert_allclose(slope, numeric, rtol=1e-3)
+
+
+def test_forecast_continues_the_dynamics_and_reconstruct_decodes(model, observations):
+    _, state = run(model, observations, tidhy.ReducedGaussNewton())
+    ahead = tidhy.forecast(model, state, 3)
+    expected = jax.vmap(model.predict)(state.last.latents, state.last.context_latents)
+    np.testing.assert_allclose(ahead.latents[:, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(tidhy.reconstruct(model, ahead.latents), ahead.observations, rtol=1e-5)
+    alone = tidhy.forecast(model, jtu.tree_map(lambda leaf: leaf[1], state), 3)
+    np.testing.assert_allclose(alone.observations, ahead.observations[1], rtol=1e-5)
+
+
+def test_record_keeps_one_convention(model, observations):
+    rec, _ = eqx.filter_jit(tidhy.record)(model, observations)
+    np.testing.assert_allclose(
+        rec.transitions, jax.vmap(jax.vmap(model.transition.combine))(rec.weights), rtol=1e-5, atol=1e-6
+    )
+    applied = jnp.einsum("btij,btj->bti", rec.predicted_transitions[:, 1:], rec.latents[:, :-1])
+    np.testing.assert_allclose(rec.predicted_latents[:, 1:], applied, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rec.predicted_weights[:, 1:], rec.weights[:, :-1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rec.temporal_loss, (rec.latents - rec.predicted_latents) ** 2, rtol=1e-5)
+    single, _ = tidhy.record(model, observations[0])
+    np.testing.assert_allclose(single.predicted_latents, rec.predicted_latents[0], rtol=1e-3, atol=1e-4)
+
+
+def test_saturations_and_thresholds_bound_the_iterates(model, observations):
+    far = jnp.linspace(-9.0, 9.0, 7)
+    for saturation, bound in (
+        (tidhy.ScaledTanh(0.3), 0.3),
+        (tidhy.HardTanh(0.2), 0.2),
+        (tidhy.ScaledSoftsign(0.3), 0.3),
+        (tidhy.ShiftedSigmoid(), 1.0),
+    ):
+        assert 0.9 * bound < jnp.abs(saturation(far)).max() <= bound
+        np.testing.assert_array_equal(jnp.sign(saturation(far)), jnp.sign(far))
+    bounded = tidhy.SgdNesterov(learning_rate=0.02, max_steps=30, threshold=0.1, saturation=tidhy.HardTanh(0.2))
+    latents = run(model, observations, bounded)[0].latents
+    assert jnp.abs(latents).max() <= 0.2 and (latents == 0).mean() > 0.1
+
+
+def test_l1_terms_make_latents_sparse(model, observations):
+    inference = tidhy.Inference(tidhy.ProximalGradient(), tidhy.Objective(l1_latents=20.0, l1_context=1.0))
+    solution, _ = eqx.filter_jit(tidhy.infer)(model, observations, inference)
+    assert (solution.latents == 0).mean() > 0.3 and jnp.isfinite(solution.objective).all()
+
+
+def test_recommended_solver_follows_the_model(model, getkey):
+    assert isinstance(tidhy.Inference.recommended(model).solver, tidhy.ReducedGaussNewton)
+    counts = tidhy.TiDHy.recommended(6, likelihood=tidhy.Poisson(), key=getkey())
+    assert isinstance(tidhy.Inference.recommended(counts).solver, tidhy.ProximalGradient)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("likelihood", [tidhy.Bernoulli(), tidhy.Poisson(), tidhy.Poisson("log")], ids=str)
+def test_proximal_gradient_fits_binary_and_count_data(likelihood, getkey):
+    model = tidhy.TiDHy.recommended(6, 4, 3, 3, 7, likelihood=likelihood, key=getkey())
+    data = jr.bernoulli(getkey(), 0.5, (2, 6, 6)).astype(jnp.float32)
+    solution, _ = eqx.filter_jit(tidhy.infer)(model, data)
+    zero = jax.vmap(lambda x: likelihood.nll(model.decoder(jnp.zeros(4)), x).sum())(data[:, 0])
+    assert (solution.objective[:, 0] < zero).all() and not solution.has_diverged.any()
