@@ -1,5 +1,7 @@
 """Layers that run a network on every edge: what is taken out of it changes no number; neighbours found on the way."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ EDGE_ATTR = jnp.asarray(RNG.normal(size=(EDGES.shape[1], 3)), jnp.float32)
 class Opaque(eqx.Module):
     """Hides a network's layers, so that nothing can be taken out of it."""
 
-    inner: eqx.Module
+    inner: Any
 
     def __call__(self, x):
         return self.inner(x)

@@ -197,13 +197,18 @@ def _std(bound: float) -> float:
     return bound / 3**0.5
 
 
+def _linear(linear: eqx.nn.Linear | None) -> eqx.nn.Linear:
+    assert linear is not None
+    return linear
+
+
 def test_initial_weights_are_drawn_as_in_pyg(getkey):
     drawn = {
         "GCNConv": (egnn.GCNConv(300, 200, key=getkey()).lin.weight, _std((6 / 500) ** 0.5)),
         "ChebConv": (egnn.ChebConv(300, 200, 2, key=getkey()).lins[1].weight, _std((6 / 500) ** 0.5)),
-        "GATConv": (egnn.GATConv(300, 50, 4, key=getkey()).lin.weight, _std((6 / 500) ** 0.5)),
+        "GATConv": (_linear(egnn.GATConv(300, 50, 4, key=getkey()).lin).weight, _std((6 / 500) ** 0.5)),
         "GATConv.att": (egnn.GATConv(1, 5000, 4, key=getkey()).att_src, _std((6 / 5004) ** 0.5)),
-        "GATv2Conv": (egnn.GATv2Conv(300, 50, 4, key=getkey()).lin_r.weight, _std((6 / 500) ** 0.5)),
+        "GATv2Conv": (_linear(egnn.GATv2Conv(300, 50, 4, key=getkey()).lin_r).weight, _std((6 / 500) ** 0.5)),
         "SAGEConv": (egnn.SAGEConv(300, 200, key=getkey()).lin_l.weight, _std(300**-0.5)),
         "TransformerConv": (egnn.TransformerConv(300, 50, 4, key=getkey()).lin_key.weight, _std(300**-0.5)),
         "CGConv": (egnn.CGConv(150, key=getkey()).lin_f.weight, _std(300**-0.5)),

@@ -6,12 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqx_graph.nn import BatchNorm
+from eqx_graph.nn.norm import BatchNorm, RunningStatistics
 
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 3)).astype(np.float32)
 MASK = np.array([True] * 5 + [False] * 3)
+
+
+def _kept(norm: BatchNorm, state: eqx.nn.State | None) -> RunningStatistics:
+    assert norm.state_index is not None and state is not None
+    return state.get(norm.state_index)
 
 
 def test_padding_changes_no_value_no_gradient_and_no_statistic():
@@ -21,7 +26,7 @@ def test_padding_changes_no_value_no_gradient_and_no_statistic():
     def run(x, mask, cotangent, state):
         def loss(x):
             y, new = norm(x, state, mask=mask)
-            return jnp.sum(y * cotangent), (y, new.get(norm.state_index))
+            return jnp.sum(y * cotangent), (y, _kept(norm, new))
 
         (_, aux), grad = jax.value_and_grad(loss, has_aux=True)(x)
         return aux, grad
@@ -40,7 +45,7 @@ def test_running_statistics_and_inference():
     norm, state = eqx.nn.make_with_state(BatchNorm)(3, momentum=0.25)
     for _ in range(2):
         _, state = norm(jnp.asarray(X), state)
-    kept = state.get(norm.state_index)
+    kept = _kept(norm, state)
     keep = 0.75**2
     np.testing.assert_allclose(kept.running_mean, (1 - keep) * X.mean(0), rtol=1e-5)
     np.testing.assert_allclose(kept.running_var, keep + (1 - keep) * X.var(0, ddof=1), rtol=1e-5)
@@ -55,7 +60,7 @@ def test_without_momentum_statistics_are_the_mean_of_batches():
     norm, state = eqx.nn.make_with_state(BatchNorm)(3, momentum=None)
     _, state = norm(jnp.asarray(X[:4]), state)
     _, state = norm(jnp.asarray(X[4:]), state)
-    np.testing.assert_allclose(state.get(norm.state_index).running_mean, X.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(_kept(norm, state).running_mean, X.mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_bad_input_is_refused_by_name():

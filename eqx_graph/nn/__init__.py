@@ -28,5 +28,12 @@ from .conv import (
     cheb_norm as cheb_norm,
     gcn_norm as gcn_norm,
 )
-from .models import MLP as MLP
+from .models import (
+    GAT as GAT,
+    GCN as GCN,
+    GIN as GIN,
+    MLP as MLP,
+    GraphSAGE as GraphSAGE,
+    JumpingKnowledge as JumpingKnowledge,
+)
 from .norm import BatchNorm as BatchNorm, GraphNorm as GraphNorm, LayerNorm as LayerNorm

@@ -16,13 +16,17 @@ class AbstractRowModule(eqx.Module):
     """
 
     @abc.abstractmethod
-    def __call__(self, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
-        """Every row's result."""
+    def __call__(self, x: Float[Array, "rows in"], *, state: eqx.nn.State | None = None) -> Any:
+        """Every row's result; `(result, state)` if `state` is given."""
 
 
-def apply_rows(nn: Callable[..., Any], x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
-    """`nn` on every row of `x`."""
-    return nn(x) if isinstance(nn, AbstractRowModule) else jax.vmap(nn)(x)
+def apply_rows(
+    nn: Callable[..., Any], x: Float[Array, "rows in"], state: eqx.nn.State | None = None
+) -> tuple[Float[Array, "rows out"], eqx.nn.State | None]:
+    """`nn` on every row of `x`, and the state after it."""
+    if not isinstance(nn, AbstractRowModule):
+        return jax.vmap(nn)(x), state
+    return (nn(x), None) if state is None else nn(x, state=state)
 
 
 def apply_row(nn: Callable[..., Any], x: Float[Array, " in"]) -> Float[Array, " out"]:

@@ -130,3 +130,15 @@ def loop_features(
 def project_heads(linear: eqx.nn.Linear, x: Float[Array, "rows in"], heads: int) -> Float[Array, "rows heads channels"]:
     """A linear map into `heads` heads."""
     return split_heads(project(linear, x), heads)
+
+
+def head_dots(
+    values: Float[Array, "rows heads channels"], att: Float[Array, "heads channels"]
+) -> Float[Array, "rows heads"]:
+    """Each row's dot product with one vector a head, as one product with a block-diagonal matrix.
+
+    XLA on a CPU stores a broadcast of `att` over all rows for the sum of products, in either pass.
+    """
+    heads, channels = att.shape
+    blocks = jnp.eye(heads, dtype=att.dtype)[:, None, :] * att[:, :, None]
+    return values.reshape(-1, heads * channels) @ blocks.reshape(heads * channels, heads)

@@ -15,6 +15,7 @@ from ._attend import (
     AttentionWeights,
     FillValue,
     attend,
+    head_dots,
     loop_features,
     loops_of,
     merge_heads,
@@ -160,12 +161,12 @@ class GATConv(eqx.Module):
         lin_src, lin_dst = (self.lin_src, self.lin_dst) if self.lin is None else (self.lin, self.lin)
         assert lin_src is not None and lin_dst is not None
         values = project_heads(lin_src, x_src, self.heads)
-        source = jnp.sum(values * self.att_src, axis=-1)
+        source = head_dots(values, self.att_src[0])
         if x_dst is None:
             target = jnp.zeros((edges.num_receivers, self.heads), source.dtype)
         else:
             shared = lin_src is lin_dst and x_dst is x_src
-            target = jnp.sum((values if shared else project_heads(lin_dst, x_dst, self.heads)) * self.att_dst, axis=-1)
+            target = head_dots(values if shared else project_heads(lin_dst, x_dst, self.heads), self.att_dst[0])
         if self.add_self_loops:
             edges = edges.remove_self_loops()
         logits = edges.send(source) + edges.receive(target)

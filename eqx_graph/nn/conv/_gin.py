@@ -53,15 +53,24 @@ class GINConv(eqx.Module):
 
     @jax.named_scope("eqx_graph.GINConv")
     def __call__(
-        self, x: Nodes, edge_index: EdgeIndexLike, size: tuple[int, int] | None = None
-    ) -> Float[Array, "num_receivers out"]:
-        """**Arguments:** as `SAGEConv`; a pair `x` needs as many features on either side.
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        size: tuple[int, int] | None = None,
+        *,
+        state: eqx.nn.State | None = None,
+    ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
+        """**Arguments:** as `SAGEConv`; a pair `x` needs as many features on either side. `state` holds the running
+        statistics of an `MLP` with batch norms.
 
-        **Returns:** `nn`'s rows, `(num_receivers, out_features)`. **Raises:** `ValueError` for wrong sizes.
+        **Returns:** `nn`'s rows, `(num_receivers, out_features)`; `(out, state)` if `state` is given.
+
+        **Raises:** `ValueError` for wrong sizes.
         """
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
         out = neighbors(self.aggregation, edges, x_src)
-        return apply_rows(self.nn, _add_root(out, self.eps, x_dst))
+        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state)
+        return out if state is None else (out, state)
 
 
 class GINEConv(MessagePassing):
@@ -117,12 +126,14 @@ class GINEConv(MessagePassing):
         self,
         x: Nodes,
         edge_index: EdgeIndexLike,
-        edge_attr: Float[Array, "num_edges edge_dim"],
+        edge_attr: Float[Array, " num_edges *edge_dim"],
         size: tuple[int, int] | None = None,
-    ) -> Float[Array, "num_receivers out"]:
-        """**Arguments:** as `SAGEConv`; `edge_attr` holds one row per edge, in the caller's order.
+        *,
+        state: eqx.nn.State | None = None,
+    ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
+        """**Arguments:** as `GINConv`; `edge_attr` holds one row per edge, in the caller's order.
 
-        **Returns:** `nn`'s rows, `(num_receivers, out_features)`.
+        **Returns:** `nn`'s rows, `(num_receivers, out_features)`; `(out, state)` if `state` is given.
 
         **Raises:** `ValueError` for wrong sizes, among them edge features that do not fit node features.
         """
@@ -135,7 +146,8 @@ class GINEConv(MessagePassing):
                 f"got {edge_attr.shape}. Build the layer with `edge_dim`, the number of features per edge."
             )
         out = self.propagate(edges, x=(x_src, x_dst), edge_attr=edge_attr)
-        return apply_rows(self.nn, _add_root(out, self.eps, x_dst))
+        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state)
+        return out if state is None else (out, state)
 
 
 def _add_root(out: Array, eps: float | Array, x_dst: Array | None) -> Array:

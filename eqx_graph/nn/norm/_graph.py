@@ -11,7 +11,7 @@ from ._groups import at_nodes, graph_mean
 
 
 class GraphNorm(eqx.Module):
-    r"""Graph normalisation, $\gamma\, z / \sqrt{\mathrm{E}[z^2] + \epsilon} + \beta$ with $z = x - \alpha\, \mathrm{E}[x]$.
+    r"""Norm over a graph, $\gamma\, z / \sqrt{\mathrm{E}[z^2] + \epsilon} + \beta$ $z = x - \alpha\, \mathrm{E}[x]$.
 
     Means run over the nodes of a graph, for every feature on its own; $\alpha$ (`mean_scale`) is learned.
 

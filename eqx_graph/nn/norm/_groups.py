@@ -1,10 +1,10 @@
 """Means over the nodes of every graph of a batch."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ...data._edge_build import is_concrete
 from ...ops import segment_mean
 
 
@@ -15,7 +15,7 @@ def num_graphs(batch: Batch, batch_size: int | None) -> int:
     """Number of graphs: given, or read from `batch` where its values are known."""
     if batch_size is not None:
         return batch_size
-    if isinstance(batch, jax.core.Tracer):
+    if not is_concrete(batch):
         raise ValueError("`batch_size` (number of graphs, a Python int) must be given under jit; got None.")
     return int(np.max(np.asarray(batch), initial=-1)) + 1
 

@@ -1,0 +1,87 @@
+"""Stacks of layers: a step of training with every option, state and masks passed on, options refused by name."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import eqx_graph.nn as egnn
+from eqx_graph import EdgeIndex
+
+
+NUM_NODES = 7
+EDGES = np.array([[0, 0, 1, 2, 2, 4, 0, 1, 4], [1, 1, 0, 2, 3, 1, 2, 3, 0]], dtype=np.int32)
+X = jnp.asarray(np.random.default_rng(0).normal(size=(NUM_NODES, 5)), jnp.float32)
+
+MODELS = {
+    "GCN": lambda key: egnn.GCN(5, 8, 3, 2, dropout=0.3, norm="graph_norm", key=key),
+    "GraphSAGE": lambda key: egnn.GraphSAGE(5, 8, 2, 2, jk="max", norm="layer_norm", dropout=0.3, key=key),
+    "GIN": lambda key: egnn.GIN(5, 8, 2, 2, jk="lstm", train_eps=True, dropout=0.3, key=key),
+    "GAT": lambda key: egnn.GAT(5, 8, 2, 2, heads=2, v2=True, act="elu", dropout=0.3, key=key),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_weight_of_a_stack_learns(name, getkey):
+    model = MODELS[name](getkey())
+    edges = EdgeIndex.from_array(EDGES, num_senders=NUM_NODES, num_receivers=NUM_NODES)
+
+    @eqx.filter_jit
+    def gradient(model, key):
+        return eqx.filter_grad(lambda m: jnp.sum(jnp.sin(m(X, edges, key=key))))(model)
+
+    grads = jax.tree.leaves(gradient(model, jr.key(0)))
+    assert all(bool(jnp.all(jnp.isfinite(g))) for g in grads)
+    # A hidden bias or edge may sit behind a dead ReLU; whole matrices do not.
+    assert all(bool(jnp.any(g != 0)) for g in grads if g.ndim == 2 and min(g.shape) > 1)
+    with pytest.raises(ValueError, match="`key` must be given while dropout is active"):
+        model(X, edges)
+    assert eqx.nn.inference_mode(model)(X, edges).shape == (NUM_NODES, 2)
+
+
+def test_batch_norms_in_a_stack_read_the_mask_and_write_the_state(getkey):
+    model, state = eqx.nn.make_with_state(egnn.GCN)(5, 8, 2, 2, norm="batch_norm", key=getkey())
+    mask = np.arange(NUM_NODES) < NUM_NODES - 1
+    padding_edges = np.concatenate([EDGES, np.full((2, 3), NUM_NODES - 1)], axis=1).astype(np.int32)
+    run = eqx.filter_jit(lambda x, edges, mask, state: model(x, edges, mask=mask, state=state))
+    padded, _ = run(X.at[-1].set(1e3), padding_edges, mask, state)
+    real, new = run(X[:-1], EDGES, None, state)
+    np.testing.assert_allclose(padded[:-1], real, atol=1e-5)
+    norm = model.norms[0]
+    assert isinstance(norm, egnn.BatchNorm) and norm.state_index is not None
+    assert int(new.get(norm.state_index).num_batches_tracked) == 1
+    with pytest.raises(ValueError, match="`state` must be given to a BatchNorm"):
+        model(X, EDGES)
+
+
+def test_perceptron_sizes_options_and_errors(getkey):
+    mlp = egnn.MLP(in_features=5, hidden_features=6, out_features=2, num_layers=3, norm=None, key=getkey())
+    assert [lin.weight.shape for lin in mlp.lins] == [(6, 5), (6, 6), (2, 6)]
+    np.testing.assert_allclose(mlp(X)[3:4], mlp(X[3:4]), rtol=1e-5)
+    bad = {
+        "`channel_list`, or `in_features`": lambda: egnn.MLP(in_features=3, key=getkey()),
+        "`hidden_features` must be given for num_layers=2": lambda: egnn.MLP(
+            in_features=3, out_features=2, num_layers=2, key=getkey()
+        ),
+        "`channel_list` must hold at least two sizes": lambda: egnn.MLP([3], key=getkey()),
+        "`bias` must have one entry for each of the 2 layers; got 1": lambda: egnn.MLP(
+            [3, 4, 2], bias=[True], key=getkey()
+        ),
+        "`act` must be a function, None or one of": lambda: egnn.MLP([3, 4], act="step", key=getkey()),
+        "`norm` must be a function of the features, None or one of": lambda: egnn.MLP(
+            [3, 4, 2], norm="unit", key=getkey()
+        ),
+        "`num_layers` must be at least 1; got 0": lambda: egnn.GCN(3, 4, 0, key=getkey()),
+        "`hidden_features` must be a multiple of `heads`": lambda: egnn.GAT(3, 5, 2, 2, heads=2, key=getkey()),
+        "`edge_weight` must be None: the layers of GIN": lambda: egnn.GIN(5, 4, 1, key=getkey())(
+            X, EDGES, jnp.ones(EDGES.shape[1])
+        ),
+        "`batch_size` .number of graphs, a Python int. must be given under jit": lambda: eqx.filter_jit(
+            egnn.GraphNorm(5)
+        )(X, np.zeros(NUM_NODES, np.int32)),
+    }
+    for match, call in bad.items():
+        with pytest.raises((ValueError, TypeError), match=match):
+            call()
