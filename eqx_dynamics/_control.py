@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
 
-from ._cell import AbstractCell, Cell, State
+from ._cell import Cell, State
 from ._internal import unvmap_all, while_loop
-from ._scan import scan
+from ._scan import AbstractScannable, num_steps_of, scan
 
 
 class RESULTS(eqx.Enumeration):
@@ -110,18 +110,18 @@ def scan_until(
     key: PRNGKeyArray | None = None,
     length: int | None = None,
     unroll: int | None = None,
-    chunk: int | None = None,
-    checkpoint: bool = False,
+    chunk: int = 16,
     meter: Callable[[int, int], None] | None = None,
 ) -> StoppedScan:
     """As `scan`, but no step is taken once `stop(out, state)` has held or the state is no longer finite.
 
     **Arguments:**
 
-    - `cell`, `xs`, `state`, `key`, `length`, `unroll`, `chunk`, `checkpoint`, `meter`: as for `scan`. The cell is run
-      step by step.
+    - `cell`, `xs`, `state`, `key`, `length`, `unroll`, `meter`: as for `scan`. The cell is run step by step.
     - `stop`: the output and state after a step to a scalar bool. A cell that batches in leading axes stops as a whole
       (`jnp.all`); to stop member by member use `eqx.filter_vmap`.
+    - `chunk`: remaining steps are skipped in chunks of so many, and the gradient keeps only the states between chunks:
+      memory in proportion to $T / \\mathrm{chunk} + \\mathrm{chunk}$, for one more forward pass.
 
     **Returns:** `StoppedScan`. `outputs` has the full length, zero from the step after the stop on;
     `num_steps` counts the steps taken, the one at which `stop` held included. After a step that gave NaN or infinity
@@ -130,28 +130,26 @@ def scan_until(
     **Raises:** `ValueError` as `scan`, and if `stop` does not return a scalar bool.
 
     !!! note "Cost, `vmap`, gradients"
-        Remaining steps are skipped, not computed, once every `vmap` member has stopped: the predicate of the skip is
+        Remaining chunks are skipped, not computed, once every `vmap` member has stopped: the predicate of the skip is
         taken over the whole batch, so it stays a real branch. A member that stopped earlier is frozen, and fed the
         first state so that nothing overflows in what is thrown away. Forward and reverse mode work; for the gradient
         of a member that diverges to be finite, let `stop` catch it before it overflows.
     """
     result = scan(
         _Until(cell, stop, state),
-        xs,
+        (xs, jnp.arange(num_steps_of(xs, length))),  # With the number of the step, there always is an input.
         (state, jnp.zeros((), jnp.int32), RESULTS.completed),
         key=key,
-        length=length,
         unroll=unroll,
         chunk=chunk,
-        checkpoint=checkpoint,
         meter=meter,
     )
     outputs, (state, num_steps, reason) = result
     return StoppedScan(outputs, state, num_steps, reason)
 
 
-class _Until(AbstractCell):
-    """A cell that does nothing once it has stopped."""
+class _Until(AbstractScannable):
+    """A cell that freezes once it has stopped, and is skipped, part by part, once all have stopped."""
 
     cell: Cell
     stop: Callable
@@ -160,28 +158,31 @@ class _Until(AbstractCell):
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> Any:
         raise NotImplementedError("`scan_until` makes the state.")
 
+    def scan_over(
+        self, xs: Any, state: Any, *, key: Key[Array, " time"] | None, unroll: int, reverse: bool
+    ) -> tuple[Any, Any]:
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def run(xs_and_keys: Any, arrays: Any) -> tuple[Any, Any]:
+            def step(arrays: Any, x_and_key: Any) -> tuple[Any, Any]:
+                (x, _), step_key = x_and_key
+                out, new = self(x, eqx.combine(arrays, static), key=step_key)
+                return eqx.filter(new, eqx.is_array), out
+
+            arrays, outs = jax.lax.scan(step, arrays, xs_and_keys, unroll=unroll)
+            return outs, arrays
+
+        def skip(xs_and_keys: Any, arrays: Any) -> tuple[Any, Any]:
+            shapes, _ = jax.eval_shape(run, xs_and_keys, arrays)
+            return jtu.tree_map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), arrays
+
+        # The branches of a `cond` save whatever their gradient needs, weights included, every time; a checkpoint around
+        # it saves only what goes in, of which the weights are the same for all parts.
+        branch = jax.checkpoint(lambda done, *args: jax.lax.cond(done, skip, run, *args), prevent_cse=False)
+        outs, arrays = branch(unvmap_all(state[2] != RESULTS.completed), (xs, key), arrays)
+        return outs, eqx.combine(arrays, static)
+
     def __call__(self, x: Any, state: Any, *, key: PRNGKeyArray | None = None) -> tuple[Any, Any]:
-        done = state[2] != RESULTS.completed
-        arrays, static = eqx.partition((x, state, key), eqx.is_array)
-        run = lambda arrays: self._step(*eqx.combine(arrays, static))  # noqa: E731
-        out_shape, _ = eqx.filter_eval_shape(run, arrays)
-        new_static = eqx.filter(state, eqx.is_array, inverse=True)
-
-        def step(arrays: Any) -> tuple[Any, Any]:
-            out, new = run(arrays)
-            return out, eqx.filter(new, eqx.is_array)
-
-        def skip(arrays: Any) -> tuple[Any, Any]:
-            zeros = jtu.tree_map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), out_shape)
-            return zeros, arrays[1]
-
-        # The branches of a `cond` save whatever their gradient needs, weights included, at every step of a scan; a
-        # checkpoint around it saves only what goes in, of which the weights are the same for all steps.
-        branch = jax.checkpoint(lambda done, arrays: jax.lax.cond(done, skip, step, arrays), prevent_cse=False)
-        out, new = branch(unvmap_all(done), arrays)
-        return out, eqx.combine(new, new_static)
-
-    def _step(self, x: Any, state: Any, key: PRNGKeyArray | None) -> tuple[Any, Any]:
         old, num_steps, reason = state
         done = reason != RESULTS.completed
         out, new = self.cell(x, _where(done, self.first, old), key=key)

@@ -75,7 +75,7 @@ def scan(
         Step $t$ gets `jr.split(key, num_steps)[t]`, by whatever route, in chunks or not, forwards or in reverse. (Two
         calls for the halves of a sequence draw other numbers than one call, whatever their keys.)
     """
-    num_steps = _num_steps(xs, length)
+    num_steps = num_steps_of(xs, length)
     if chunk is not None and chunk < 1:
         raise ValueError(f"`chunk` must be a positive number of steps; got {chunk}.")
     if meter is not None and chunk is None:
@@ -169,7 +169,8 @@ def _report(meter: Callable[[int, int], None], num_steps: int, done: Any) -> Non
     meter(int(done), num_steps)
 
 
-def _num_steps(xs: Any, length: int | None) -> int:
+def num_steps_of(xs: Any, length: int | None) -> int:
+    """The one leading size of `xs`, or `length`."""
     lengths = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in jtu.tree_leaves(xs)} | ({length} - {None})
     if len(lengths) != 1 or None in lengths:
         raise ValueError(f"`xs` must have one leading (time) size; got {lengths or 'no arrays and no `length`'}.")
