@@ -181,6 +181,15 @@ def test_export_named_errors():
         export(lambda x: eqx.error_if(x, jnp.any(x < 0), "negative"), X)
 
 
+def test_the_missing_extra_is_named(monkeypatch):
+    data = export(jnp.sin, X)
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(ImportError, match=r"`export` needs the package `flatbuffers`.*\[export\]"):
+        export(jnp.sin, X)
+    with pytest.raises(ImportError, match="`load_exported` needs the package `flatbuffers`"):
+        load_exported(data)
+
+
 REMEDY = """
 import equinox as eqx, jax.numpy as jnp
 from eqx_dynamics.transform import export, load_exported

@@ -1,7 +1,6 @@
 """Programs that outlive the code that made them: StableHLO in bytes, reloaded without the model's classes."""
 
 import contextlib
-import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import jaxtyping
 
+from .._extras import need
 from ._select import is_array, leaf_paths
 
 
@@ -73,8 +73,7 @@ def export(fn: Callable, *example_args: Any, gradients: int = 1, platforms: tupl
     environment variable `EQX_ON_ERROR=off`, which leaves the checks out, or `EQX_ON_ERROR=nan`, which keeps them as
     NaN results.
     """
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise ImportError("`export` needs flatbuffers: install the extra `eqx-graph-dynamics[export]`.")
+    need("flatbuffers", extra="export", user="export")
     leaves, treedef = jtu.tree_flatten(example_args)
     positions = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
 
@@ -108,6 +107,7 @@ def load_exported(data: bytes) -> Exported:
     """
     if not data.startswith(_MAGIC):
         raise ValueError(f"`data` must come from `export`; got {len(data)} bytes starting with {data[:16]!r}.")
+    need("flatbuffers", extra="export", user="load_exported")
     header, program = data[len(_MAGIC) :].split(b"\n", 1)
     layout = json.loads(header)
     return Exported(jax_export.deserialize(bytearray(program)), layout["arrays"], layout["static"])
