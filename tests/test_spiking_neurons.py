@@ -171,5 +171,10 @@ def test_bad_constants_are_named() -> None:
         sp.AlphaCell(2, 5.0, 5.0)
     with pytest.raises(ValueError, match="`substeps` must be at least 1"):
         sp.RungeKutta4(substeps=0)
+    with pytest.raises(ValueError, match="`dt` must be at most `tau_mem` with EulerDecay"):
+        sp.ExpIFCell(2, tau_mem=2.0, integrator=sp.ForwardEuler(), dt=3.0)
+    assert sp.ExpIFCell(2, tau_mem=2.0, integrator=sp.ForwardEuler(substeps=2), dt=3.0).dt == 3.0
+    with pytest.raises(ValueError, match="`tau_syn` must be above 0"):
+        sp.AdExCell(2, synapse=sp.SynapticCurrent(0.0))
     with pytest.raises(ValueError, match="`a` must be one number or broadcast"):
         sp.IzhikevichCell(2, a=jnp.ones(3))

@@ -16,6 +16,28 @@ from ._decay import (
     LeakGain as LeakGain,
     RateGain as RateGain,
 )
+
+# Encoders, decoders and losses
+from ._decoders import (
+    accuracy as accuracy,
+    exponential_trace as exponential_trace,
+    first_spike_time as first_spike_time,
+    max_membrane as max_membrane,
+    spike_count as spike_count,
+    spike_rate as spike_rate,
+)
+from ._encoders import (
+    constant_current_encode as constant_current_encode,
+    delta_encode as delta_encode,
+    first_spikes as first_spikes,
+    latency_encode as latency_encode,
+    phase_decode as phase_decode,
+    phase_encode as phase_encode,
+    poisson_encode as poisson_encode,
+    population_encode as population_encode,
+    rank_order_encode as rank_order_encode,
+    rate_encode as rate_encode,
+)
 from ._integrate import (
     AbstractIntegrator as AbstractIntegrator,
     ExponentialEuler as ExponentialEuler,
@@ -28,6 +50,19 @@ from ._leak import SynapticCurrent as SynapticCurrent
 # Neurons
 from ._li import LICell as LICell, LIState as LIState
 from ._lif import LIFCell as LIFCell, LIFState as LIFState, integrate_and_fire as integrate_and_fire
+from ._losses import (
+    ce_count as ce_count,
+    ce_first_spike as ce_first_spike,
+    ce_max_membrane as ce_max_membrane,
+    ce_rate as ce_rate,
+    cross_entropy as cross_entropy,
+    mse_count as mse_count,
+    mse_first_spike as mse_first_spike,
+    mse_membrane as mse_membrane,
+    mse_rate as mse_rate,
+    van_rossum as van_rossum,
+    van_rossum_distance as van_rossum_distance,
+)
 from ._neuron import AbstractNeuron as AbstractNeuron
 from ._neurons_alpha import AlphaCell as AlphaCell, AlphaState as AlphaState
 from ._neurons_coba import CobaLIFCell as CobaLIFCell, CobaLIFState as CobaLIFState

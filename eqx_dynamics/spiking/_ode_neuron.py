@@ -53,6 +53,11 @@ class AbstractODENeuron(AbstractNeuron[State]):
         require(self.overshoot, "overshoot", above=0.0, unit="mV")
         check_threshold(self.threshold, None, self.reset)
         check_parameters(name, self, self.size)
+        check_euler(self.integrator, self, self.dt)
+        if self.synapse is not None:
+            require(self.synapse.tau_syn, "tau_syn", above=0.0)
+            require_fits(self.synapse.tau_syn, "tau_syn", self.size)
+            self._decay().check(self.dt, self.synapse.tau_syn, "tau_syn")
 
     @property
     def keeps_membranes(self) -> bool:
@@ -94,6 +99,7 @@ class AbstractSpikingODE(AbstractCell[SpikingState]):
     def __check_init__(self):
         require(self.dt, "dt", above=0.0)
         check_parameters(type(self).__name__, self, self.size)
+        check_euler(self.integrator, self, self.dt)
 
     @abc.abstractmethod
     def derivative(self, x: Float[Array, "..."], state: SpikingState) -> SpikingState:
@@ -128,6 +134,14 @@ def check_parameters(name: str, cell: Any, size: tuple[int, ...]) -> None:
         positive = field.name.startswith(("tau", "capacitance", "sharpness"))
         require(value, field.name, above=0.0 if positive else None, unit="", remedy=f"See {name}.")
         require_fits(value, field.name, size)
+
+
+def check_euler(integrator: AbstractIntegrator, cell: Any, dt: float) -> None:
+    """Raise a `ValueError` if forward Euler's steps are longer than a time constant."""
+    if isinstance(integrator, ForwardEuler):
+        for field in dataclasses.fields(cell):
+            if field.name.startswith("tau"):
+                EulerDecay().check(dt / integrator.substeps, getattr(cell, field.name), field.name)
 
 
 def is_parameter(value: Any) -> bool:
