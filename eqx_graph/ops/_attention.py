@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..data._edges import AbstractEdges
-from ._matmul import matmul
+from ._matmul import product
 from ._segment import expand
 from ._segment_softmax import exp_shifted
 
@@ -123,7 +123,7 @@ def attention(
             f"num_receivers={edges.num_receivers}."
         )
     weights, own = edge_softmax(edges, logits, self_logits)
-    out = matmul(edges, weights, values)
+    out = product(edges, weights, values)
     if own is not None:
         out = out + own[..., None] * values
     return (out, (weights, own)) if return_weights else out

@@ -42,7 +42,11 @@ def matmul(
     **Raises:** `ValueError` if a size does not fit the layout.
     """
     _check(edges, weight, x)
-    weight = fold_mask(edges, weight, x.dtype)
+    return product(edges, fold_mask(edges, weight, x.dtype), x)
+
+
+def product(edges: AbstractEdges, weight: Array | None, x: Array) -> Array:
+    """`matmul` with weights that are zero already where an edge is masked."""
     weight = None if weight is None else weight.astype(x.dtype)
     if not isinstance(edges, EdgeIndex):
         messages = edges.send(x).astype(prim.accumulator_dtype(x.dtype))
