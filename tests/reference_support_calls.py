@@ -115,7 +115,12 @@ def call(class_name: str, module: Any, case: Case, args: Any, kwargs: dict[str, 
         return _aggregate(module, *args, **kwargs)
     module, state = eqx.nn.make_with_state(lambda: eqx.nn.inference_mode(module, value=case.mode == "eval"))()
     method = getattr(module, case.call or "__call__")
-    if "state" not in inspect.signature(method).parameters:
+    signature = inspect.signature(method)
+    bound = signature.bind_partial(*args, **kwargs).arguments
+    unsized = "batch_size" in signature.parameters and "batch_size" not in bound
+    if unsized and bound.get("batch") is not None:  # static here: nothing is read from `batch` under jit
+        kwargs = kwargs | {"batch_size": int(case.inputs["batch"].max()) + 1}
+    if "state" not in signature.parameters:
         return method(*args, **kwargs)
     return method(*args, **kwargs, state=state)[0]
 
