@@ -43,7 +43,8 @@ def wait_for_news(process, ledger, lines):
     """Until the ledger is so many lines longer, or the run has ended."""
     count = lambda: ledger.read_bytes().count(b"\n") if ledger.exists() else 0  # noqa: E731
     enough = count() + lines
-    while process.exitcode is None and count() < enough:
+    until = time.monotonic() + 30
+    while process.exitcode is None and count() < enough and time.monotonic() < until:
         time.sleep(0.01)
 
 
@@ -64,7 +65,7 @@ def torture(context, kind, base, cache):
         if kills % 4 == 3:  # while starting, restoring or compiling
             run.join(clock.uniform(0.1, 1.5))
         else:  # while training or saving
-            wait_for_news(run, killed / "losses", lines=clock.randint(2, 6))
+            wait_for_news(run, killed / "losses", lines=clock.randint(2, 4))
             run.join(clock.uniform(0.0, 0.3))
         if run.exitcode is not None:
             break  # finished before all the kills
@@ -89,7 +90,10 @@ def torture(context, kind, base, cache):
 
 def main():
     base = pathlib.Path(sys.argv[1])
-    sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    here = str(pathlib.Path(__file__).parent)
+    sys.path.insert(0, here)
+    # The server ignores what it cannot import, and every life would then import it all again.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     importlib.import_module("kill_worker")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kill_worker"])
