@@ -56,6 +56,16 @@ def test_batch_norms_in_a_stack_read_the_mask_and_write_the_state(getkey):
         model(X, EDGES)
 
 
+@pytest.mark.parametrize("norm", [egnn.GraphNorm(5), egnn.LayerNorm(5), egnn.PairNorm(), egnn.InstanceNorm(5)])
+def test_norms_by_graph_need_no_number_of_graphs_and_treat_each_alone(norm):
+    batch = np.array([0, 3, 0, 3, 3, 9, 9])  # graphs without nodes, numbers above the number of nodes
+    whole = eqx.filter_jit(norm)(X, jnp.asarray(batch))
+    np.testing.assert_allclose(whole, norm(X, batch, 10), atol=1e-5)
+    for graph in (0, 3, 9):
+        alone = norm(X[batch == graph], np.zeros((batch == graph).sum(), np.int32), 1)
+        np.testing.assert_allclose(whole[batch == graph], alone, atol=1e-5)
+
+
 def test_perceptron_sizes_options_and_errors(getkey):
     mlp = egnn.MLP(in_features=5, hidden_features=6, out_features=2, num_layers=3, norm=None, key=getkey())
     assert [lin.weight.shape for lin in mlp.lins] == [(6, 5), (6, 6), (2, 6)]
@@ -78,9 +88,6 @@ def test_perceptron_sizes_options_and_errors(getkey):
         "`edge_weight` must be None: the layers of GIN": lambda: egnn.GIN(5, 4, 1, key=getkey())(
             X, EDGES, jnp.ones(EDGES.shape[1])
         ),
-        "`batch_size` .number of graphs, a Python int. must be given under jit": lambda: eqx.filter_jit(
-            egnn.GraphNorm(5)
-        )(X, np.zeros(NUM_NODES, np.int32)),
     }
     for match, call in bad.items():
         with pytest.raises((ValueError, TypeError), match=match):

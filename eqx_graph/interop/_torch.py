@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..nn.conv import GATv2Conv
-from ..nn.norm import BatchNorm
+from ..nn.norm import BatchNorm, InstanceNorm
 
 
 Module = TypeVar("Module", bound=eqx.Module)
@@ -243,8 +243,9 @@ def _(node: eqx.nn.BatchNorm, path: _Path, where: _Where, names: frozenset[str])
     )
 
 
-@_entries.register
-def _(node: BatchNorm, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
+@_entries.register(BatchNorm)
+@_entries.register(InstanceNorm)
+def _(node: BatchNorm | InstanceNorm, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
     path = (*path, "module") if _any_under((*path, "module"), names) else path
     for leaf in ("weight", "bias"):
         yield from _entries(getattr(node, leaf), (*path, leaf), _at(where, leaf), names)

@@ -36,4 +36,13 @@ from .models import (
     GraphSAGE as GraphSAGE,
     JumpingKnowledge as JumpingKnowledge,
 )
-from .norm import BatchNorm as BatchNorm, GraphNorm as GraphNorm, LayerNorm as LayerNorm
+from .norm import (
+    BatchNorm as BatchNorm,
+    GraphNorm as GraphNorm,
+    GraphSizeNorm as GraphSizeNorm,
+    InstanceNorm as InstanceNorm,
+    LayerNorm as LayerNorm,
+    MeanSubtractionNorm as MeanSubtractionNorm,
+    MessageNorm as MessageNorm,
+    PairNorm as PairNorm,
+)

@@ -7,9 +7,10 @@ from jaxtyping import Array, Float
 
 from ...data import EdgeIndexLike
 from ...ops import edge_dot
+from .._unit import unit_rows
 from ._adjacency import Flow
 from ._attend import attend
-from ._neighbors import endpoints, unit_rows
+from ._neighbors import endpoints
 
 
 class AGNNConv(eqx.Module):

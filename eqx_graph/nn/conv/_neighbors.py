@@ -1,7 +1,6 @@
 """What the neighbours send, reduced: the step that layers linear in their neighbours share."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -118,11 +117,3 @@ def edge_features(
 def inputs_of(linear: eqx.nn.Linear | None) -> int | None:
     """Input features of a linear map, None without one."""
     return None if linear is None else int(linear.in_features)
-
-
-@jax.named_scope("eqx_graph.unit_rows")
-def unit_rows(x: Float[Array, "rows features"]) -> Float[Array, "rows features"]:
-    """Rows divided by their Euclidean length; a zero row stays zero and has a zero gradient."""
-    square = jnp.sum(x * x, axis=-1, keepdims=True)
-    nonzero = square > 0
-    return x * jnp.where(nonzero, 1.0 / jnp.maximum(jnp.sqrt(jnp.where(nonzero, square, 1.0)), 1e-12), 0.0)

@@ -7,10 +7,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
 from .._linear import project
+from .._unit import unit_rows
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, aggregated_features, as_aggregation
 from ._adjacency import Flow, convolve
-from ._neighbors import Nodes, endpoints, is_linear, neighbors, unit_rows
+from ._neighbors import Nodes, endpoints, is_linear, neighbors
 
 
 class SAGEConv(eqx.Module):

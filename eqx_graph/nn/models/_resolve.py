@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..norm import BatchNorm, GraphNorm, LayerNorm
+from ..norm import BatchNorm, GraphNorm, InstanceNorm, LayerNorm
 
 
 Activation = Callable[..., Any]
-Norm = BatchNorm | GraphNorm | LayerNorm | eqx.nn.Identity
+Norm = BatchNorm | GraphNorm | InstanceNorm | LayerNorm | eqx.nn.Identity
 
 _ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
@@ -25,7 +25,12 @@ _ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
 }
-_NORMS: dict[str, Callable[[int], Norm]] = {"batchnorm": BatchNorm, "graphnorm": GraphNorm, "layernorm": LayerNorm}
+_NORMS: dict[str, Callable[[int], Norm]] = {
+    "batchnorm": BatchNorm,
+    "graphnorm": GraphNorm,
+    "instancenorm": InstanceNorm,
+    "layernorm": LayerNorm,
+}
 
 
 def as_activation(act: str | Activation | None) -> Activation | None:
@@ -62,6 +67,8 @@ def apply_norm(
     """A norm with whatever it takes of the batch, the mask and the state."""
     if isinstance(norm, BatchNorm):
         return norm(x, state, mask=mask)
-    if isinstance(norm, GraphNorm | LayerNorm):
+    if isinstance(norm, InstanceNorm) and state is not None:
+        return norm(x, batch, batch_size, state=state)
+    if isinstance(norm, GraphNorm | InstanceNorm | LayerNorm):
         return norm(x, batch, batch_size), state
     return x, state

@@ -1,30 +1,44 @@
 """Means over the nodes of every graph of a batch."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ...data._edge_build import is_concrete
-from ...ops import segment_mean
+from ...ops import segment_count, segment_mean
 
 
 Batch = Int[Array | np.ndarray, " num_nodes"]
 
 
-def num_graphs(batch: Batch, batch_size: int | None) -> int:
-    """Number of graphs: given, or read from `batch` where its values are known."""
+class Groups(NamedTuple):
+    """The nodes of every graph."""
+
+    ids: Int[Array | np.ndarray, " num_nodes"]
+    size: int
+
+    def mean(self, x: Float[Array, " num_nodes *dims"]) -> Float[Array, " num_graphs *dims"]:
+        """Mean over the nodes of every graph; 0 for a graph without nodes."""
+        return segment_mean(x, jnp.asarray(self.ids), self.size)
+
+    def num_nodes(self) -> Int[Array, " num_graphs"]:
+        """Number of nodes of every graph."""
+        return segment_count(jnp.asarray(self.ids), self.size)
+
+    def at_nodes(self, per_graph: Float[Array, " num_graphs *dims"]) -> Float[Array, " num_nodes *dims"]:
+        """Every node's graph's value."""
+        return per_graph[jnp.asarray(self.ids)]
+
+
+def groups_of(batch: Batch | None, batch_size: int | None, num_nodes: int) -> Groups:
+    """Groups of nodes: one without `batch`; as many as there can be where their number is not known under jit."""
+    if batch is None:
+        return Groups(np.zeros(num_nodes, np.int32), 1)
     if batch_size is not None:
-        return batch_size
-    if not is_concrete(batch):
-        raise ValueError("`batch_size` (number of graphs, a Python int) must be given under jit; got None.")
-    return int(np.max(np.asarray(batch), initial=-1)) + 1
-
-
-def graph_mean(x: Float[Array, "num_nodes features"], batch: Batch, batch_size: int | None) -> Array:
-    """Mean of every feature over the nodes of every graph; 0 for a graph without nodes."""
-    return segment_mean(x, jnp.asarray(batch), num_graphs(batch, batch_size))
-
-
-def at_nodes(per_graph: Float[Array, " num_graphs *dims"], batch: Batch) -> Float[Array, " num_nodes *dims"]:
-    """Every node's graph's value."""
-    return per_graph[jnp.asarray(batch)]
+        return Groups(batch, batch_size)
+    if is_concrete(batch):
+        return Groups(batch, int(np.max(np.asarray(batch), initial=-1)) + 1)
+    _, ids = jnp.unique(batch, return_inverse=True, size=num_nodes)
+    return Groups(ids.astype(jnp.int32), num_nodes)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._linear import check_features
-from ._groups import at_nodes, graph_mean
+from ._groups import groups_of
 
 
 class LayerNorm(eqx.Module):
@@ -65,9 +65,9 @@ class LayerNorm(eqx.Module):
 
         - `x`: node features.
         - `batch`: graph of every node; padding nodes belong to a graph of their own.
-        - `batch_size`: number of graphs (static), needed with `batch` in graph mode under jit.
+        - `batch_size`: number of graphs (static); saves a sort of `batch` under jit.
 
-        **Returns:** normalised features. **Raises:** `ValueError` for wrong sizes or an unknown number of graphs.
+        **Returns:** normalised features. **Raises:** `ValueError` for wrong sizes.
         """
         check_features(x, self.in_features)
         if self.mode == "node":
@@ -79,10 +79,10 @@ class LayerNorm(eqx.Module):
             deviation = jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
             y = centred / (deviation + self.eps)
         else:
-            mean = jnp.mean(graph_mean(x, batch, batch_size), axis=-1, keepdims=True)
-            centred = x - at_nodes(mean, batch)
-            var = jnp.mean(graph_mean(centred**2, batch, batch_size), axis=-1, keepdims=True)
-            y = centred * at_nodes(jax.lax.rsqrt(var + self.eps), batch)
+            groups = groups_of(batch, batch_size, x.shape[0])
+            centred = x - groups.at_nodes(jnp.mean(groups.mean(x), axis=-1, keepdims=True))
+            var = jnp.mean(groups.mean(centred**2), axis=-1, keepdims=True)
+            y = centred * groups.at_nodes(jax.lax.rsqrt(var + self.eps))
         if self.weight is not None and self.bias is not None:
             y = y * self.weight[None] + self.bias[None]
         return y
