@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# Several workers on few cores: one BLAS/XLA thread each is faster than fighting over cores.
 export JAX_PLATFORMS ?= cpu
 export MPLBACKEND ?= Agg
 
