@@ -15,6 +15,7 @@ from jaxtyping import Array
 import eqx_dynamics.spiking as sp
 from eqx_dynamics import AbstractCell, Recorded, scan
 from reference_snn_surrogates import CURVES
+from reference_snn_toolbox import TOOLBOX
 
 
 Params = dict[str, Any]
@@ -40,6 +41,8 @@ def build(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ru
     """
     if name in CURVES:
         return ft.partial(_curves, name, arrays)
+    if name in TOOLBOX:
+        return lambda p: TOOLBOX[name](arrays)
     if name == "st_stateleaky_parallel":
         return ft.partial(_stateleaky, arrays)
     if name == "seed_brainstate_2024":
