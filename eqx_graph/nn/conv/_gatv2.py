@@ -16,6 +16,7 @@ from ._attend import (
     AttentionWeights,
     FillValue,
     attend,
+    head_dots,
     loop_features,
     loops_of,
     merge_heads,
@@ -165,4 +166,4 @@ class GATv2Conv(eqx.Module):
         z = x_i + x_j
         if edge_values is not None and self.lin_edge is not None:
             z = z + self.lin_edge(edge_values).reshape(z.shape)
-        return jnp.sum(jax.nn.leaky_relu(z, self.negative_slope) * self.att[0], axis=-1)
+        return head_dots(jax.nn.leaky_relu(z, self.negative_slope)[None], self.att[0])[0]
