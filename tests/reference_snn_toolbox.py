@@ -1,6 +1,7 @@
 """What stands here for the losses, encoders, synapses and learning rules of other libraries, on their stored inputs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 import eqx_dynamics.spiking as sp
-from eqx_dynamics import Recorded, scan
+from eqx_dynamics import AbstractCell, Recorded, scan
 
 
 Arrays = dict[str, np.ndarray]
@@ -89,9 +90,81 @@ def _norse_encoders(arrays: Arrays) -> dict[str, Array]:
     }
 
 
+def _synapse(make: Callable[[int], AbstractCell], **views: Callable[[Any], Array]) -> Callable[[Arrays], Any]:
+    """A synapse run on the stored spikes (`in_spk`, in Norse's case `z`), and its states under the stored names."""
+
+    def run(arrays: Arrays) -> dict[str, Array]:
+        spikes = jnp.asarray(arrays["in_spk"] if "in_spk" in arrays else arrays["z"])
+        cell = make(spikes.shape[-1])
+        (out, states), _ = scan(Recorded(cell), spikes, cell.init_state(spikes.shape[1:-1]))
+        return {"out": out} | {key: view(states) for key, view in views.items() if key in arrays}
+
+    return run
+
+
+def _dual_exponential(arrays: Arrays) -> dict[str, Array]:
+    """The time constants are read off the decay of the stored states, in steps without a spike."""
+    silent = arrays["in_spk"][1:] == 0
+
+    def tau(key: str) -> float:
+        before, after = arrays[key][:-1], arrays[key][1:]
+        kept = (before > 0.1) & silent
+        return round(float(-1 / np.log(np.median(after[kept] / before[kept]))), 3)
+
+    rise, decay = tau("s_g_rise"), tau("s_g_decay")
+    difference = arrays["s_g_decay"] - arrays["s_g_rise"]
+    normalize = not np.allclose(arrays["out"], difference, rtol=1e-3)
+    run = _synapse(
+        lambda size: sp.DualExponentialSynapse(size, rise, decay, normalize=normalize),
+        s_g_rise=lambda s: s.rise,
+        s_g_decay=lambda s: s.decay,
+    )
+    return run(arrays)
+
+
+def _norse_stp(size: int) -> AbstractCell:
+    return sp.STPSynapse(
+        size,
+        increment=0.45,
+        tau_facilitation=50.0,
+        tau_recovery=750.0,
+        decay=sp.EulerDecay(),
+        jumps="before_decay",
+    )
+
+
+def _g(states: Any) -> Array:
+    return states.conductance
+
+
+def _norse_stdp(multiplicative: bool) -> Callable[[Arrays], dict[str, Array]]:
+    """Both cases learn at 0.02 up and 0.015 down."""
+
+    def run(arrays: Arrays) -> dict[str, Array]:
+        rule = sp.PairSTDP.like_norse(
+            jnp.asarray(arrays["w0"]), rate_plus=0.02, rate_minus=0.015, multiplicative=multiplicative
+        )
+        spikes = jnp.asarray(arrays["z_pre"]), jnp.asarray(arrays["z_post"])
+        weights, state = scan(rule, spikes, rule.init_state(spikes[0].shape[1:-1]))
+        return {"w": weights, "t_pre": state.trace_pre, "t_post": state.trace_post}
+
+    return run
+
+
 TOOLBOX: dict[str, Callable[[Arrays], dict[str, Array]]] = {
     "st_losses_2layer": _snntorch_losses,
     "st_encoders": _snntorch_encoders,
     "nr_encoders": _norse_encoders,
     "sx_losses": _spyx_losses,
+    "bp_syn_expon": _synapse(lambda size: sp.ExponentialSynapse(size, 4.0), s_g=_g),
+    "bp_syn_dualexpon": _dual_exponential,
+    "bp_syn_alpha": _synapse(lambda size: sp.AlphaSynapse(size, 4.0, exact=False), s_g=_g, s_h=lambda s: s.drive),
+    "bp_syn_ampa": _synapse(sp.KineticSynapse.ampa, s_g=_g),
+    "bp_syn_gabaa": _synapse(sp.KineticSynapse.gaba_a, s_g=_g),
+    "bp_syn_nmda": _synapse(sp.NMDASynapse, s_g=_g, s_x=lambda s: s.bound),
+    "bp_stp": _synapse(sp.STPSynapse.like_brainstate, s_u=lambda s: s.utilization, s_x=lambda s: s.resources),
+    "bp_std": _synapse(lambda size: sp.STDSynapse(size, jumps="brainstate"), s_x=lambda s: s.resources),
+    "nr_stdp_additive": _norse_stdp(False),
+    "nr_stdp_multiplicative_relu": _norse_stdp(True),
+    "nr_stp": _synapse(_norse_stp, u=lambda s: s.utilization, xres=lambda s: s.resources),
 }

@@ -91,6 +91,17 @@ from ._parameter import (
     Positive as Positive,
     tau_from_beta as tau_from_beta,
 )
+
+# Plasticity
+from ._plasticity import (
+    AbstractBounds as AbstractBounds,
+    HardBounds as HardBounds,
+    PairSTDP as PairSTDP,
+    PairSTDPState as PairSTDPState,
+    RewardSTDP as RewardSTDP,
+    RewardSTDPState as RewardSTDPState,
+    SoftBounds as SoftBounds,
+)
 from ._recurrent import OneToOne as OneToOne, Recurrent as Recurrent, RecurrentState as RecurrentState
 from ._refractory import Refractory as Refractory
 from ._reset import (
@@ -134,6 +145,31 @@ from ._surrogate_curves import (
     SquarewaveFourier as SquarewaveFourier,
     Tanh as Tanh,
     Triangle as Triangle,
+)
+
+# Synapses
+from ._synapses import (
+    AlphaSynapse as AlphaSynapse,
+    AlphaSynapseState as AlphaSynapseState,
+    DualExponentialState as DualExponentialState,
+    DualExponentialSynapse as DualExponentialSynapse,
+    ExponentialState as ExponentialState,
+    ExponentialSynapse as ExponentialSynapse,
+)
+from ._synapses_kinetic import (
+    AbstractSynapticOutput as AbstractSynapticOutput,
+    KineticState as KineticState,
+    KineticSynapse as KineticSynapse,
+    MagnesiumBlock as MagnesiumBlock,
+    NMDAState as NMDAState,
+    NMDASynapse as NMDASynapse,
+    ReversalOutput as ReversalOutput,
+)
+from ._synapses_short_term import (
+    STDState as STDState,
+    STDSynapse as STDSynapse,
+    STPState as STPState,
+    STPSynapse as STPSynapse,
 )
 
 
