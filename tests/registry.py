@@ -54,6 +54,11 @@ CONVS: dict[str, Conv] = {
     "AGNNConv": Conv(lambda key: egnn.AGNNConv()),
     "EdgeConv": Conv(lambda key: egnn.EdgeConv(_nn(key, 10, 4))),
     "NNConv": Conv(lambda key: egnn.NNConv(5, 4, _nn(key, 3, 20), key=key), "edge_attr"),
+    "MixHopConv": Conv(lambda key: egnn.MixHopConv(5, 4, (0, 2), key=key), "edge_weight"),
+    "LEConv": Conv(lambda key: egnn.LEConv(5, 4, key=key), "edge_weight"),
+    "GatedGraphConv": Conv(lambda key: egnn.GatedGraphConv(6, 2, key=key), "edge_weight"),
+    "ResGatedGraphConv": Conv(lambda key: egnn.ResGatedGraphConv(5, 4, edge_dim=3, key=key), "edge_attr"),
+    "FiLMConv": Conv(lambda key: egnn.FiLMConv(5, 4, act=jnp.tanh, key=key)),
     "CGConv": Conv(lambda key: egnn.CGConv(5, dim=3, key=key), "edge_attr"),
 }
 
