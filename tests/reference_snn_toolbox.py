@@ -39,6 +39,7 @@ def _snntorch_losses(arrays: Arrays) -> dict[str, Array]:
             "spk": spikes,
             "mem": states.membrane,
             "acc_rate": sp.accuracy(sp.spike_count(spikes), labels),
+            "l1_rate_sparsity": 1e-3 * sp.activity_penalty(spikes) * spikes.size,
             "acc_temporal": sp.accuracy(-sp.first_spike_time(spikes), labels),
         }
 
@@ -61,7 +62,11 @@ def _spyx_losses(arrays: Arrays) -> dict[str, Array]:
     int_ce, int_ce_g = jax.value_and_grad(integral)(traces)
     mse, mse_g = jax.value_and_grad(rate)(traces)
     acc = sp.accuracy(sp.spike_count(jnp.swapaxes(traces, 0, 1)), labels)
-    return {"int_ce": int_ce, "int_ce_g": int_ce_g, "mse": mse, "mse_g": mse_g, "acc": acc}
+    losses = {"int_ce": int_ce, "int_ce_g": int_ce_g, "mse": mse, "mse_g": mse_g, "acc": acc}
+    # Its penalties take every step of a neuron for a neuron, and sum where ours average.
+    batch, flat = arrays["spikes"].shape[0], jnp.asarray(arrays["spikes"]).reshape(1, arrays["spikes"].shape[0], -1)
+    silence = sp.silence_penalty(flat, 0.3) * flat.shape[-1]
+    return losses | {"silence": silence, "sparsity": sp.sparsity_penalty(flat, 0.15) * batch}
 
 
 def _snntorch_encoders(arrays: Arrays) -> dict[str, Array]:

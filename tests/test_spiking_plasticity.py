@@ -114,6 +114,6 @@ def test_refused(call, match):
         call()
 
 
-def test_weights_outside_their_bounds():
-    with pytest.raises(eqx.EquinoxRuntimeError, match="`weight` must lie within"):
-        sp.PairSTDP(WEIGHT + 1)
+def test_weights_outside_their_bounds_are_clipped():
+    weights, _ = _run(sp.PairSTDP(WEIGHT + 1), np.zeros((1, 4, 3)), np.zeros((1, 4, 2)))
+    np.testing.assert_array_equal(weights[0], np.ones((2, 3)))

@@ -63,6 +63,9 @@ from ._losses import (
     van_rossum as van_rossum,
     van_rossum_distance as van_rossum_distance,
 )
+
+# Regularisers and metrics
+from ._metrics import interval_cv as interval_cv, synchrony as synchrony, synops as synops
 from ._neuron import AbstractNeuron as AbstractNeuron
 from ._neurons_alpha import AlphaCell as AlphaCell, AlphaState as AlphaState
 from ._neurons_coba import CobaLIFCell as CobaLIFCell, CobaLIFState as CobaLIFState
@@ -104,6 +107,12 @@ from ._plasticity import (
 )
 from ._recurrent import OneToOne as OneToOne, Recurrent as Recurrent, RecurrentState as RecurrentState
 from ._refractory import Refractory as Refractory
+from ._regularizers import (
+    activity_penalty as activity_penalty,
+    rate_penalty as rate_penalty,
+    silence_penalty as silence_penalty,
+    sparsity_penalty as sparsity_penalty,
+)
 from ._reset import (
     AbstractReset as AbstractReset,
     NoReset as NoReset,

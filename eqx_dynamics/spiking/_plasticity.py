@@ -108,7 +108,8 @@ class PairSTDP(AbstractCell[PairSTDPState]):
     ):
         """**Arguments:**
 
-        - `weight`: to start from, `(post, pre)` as in `eqx.nn.Linear`, within the bounds.
+        - `weight`: to start from, `(post, pre)` as in `eqx.nn.Linear`; what is outside the bounds is clipped in the
+          first step.
         - `rate_plus`, `rate_minus`: $A_+, A_-$, one number each, not negative; in the weight's unit for `HardBounds`.
         - `tau_plus`, `tau_minus`: time constants of the traces of senders and receivers, ms.
         - `bounds`: `HardBounds` (additive) or `SoftBounds` (multiplicative).
@@ -116,10 +117,10 @@ class PairSTDP(AbstractCell[PairSTDPState]):
         - `dt`: length of a step, ms.
 
         **Raises:** `ValueError` for time constants or `dt` that are not positive, negative rates, bounds that do not
-        span a range or a `dt` beyond the Euler bound; a run-time error for weights outside the bounds.
+        span a range, or a `dt` beyond the Euler bound.
         """
         check_rule(bounds, decay, dt, rate_plus, rate_minus, {"tau_plus": tau_plus, "tau_minus": tau_minus})
-        self.weight = within(weight, bounds)
+        self.weight = weight
         self.rate_plus, self.rate_minus = rate_plus, rate_minus
         self.tau_plus, self.tau_minus = tau_plus, tau_minus
         self.bounds, self.decay, self.trace_gain, self.dt = bounds, decay, trace_gain, float(dt)
@@ -239,15 +240,6 @@ def change(bounds: AbstractBounds, weight: Array, plus: Array, minus: Array) -> 
 def moved(bounds: AbstractBounds, weight: Array, changes: Array) -> Array:
     """The weight after the changes `(*batch, post, pre)` of all samples."""
     return jnp.clip(weight + jnp.sum(changes.reshape(-1, *weight.shape), axis=0), bounds.lower, bounds.upper)
-
-
-def within(weight: Array, bounds: AbstractBounds) -> Array:
-    """The weight, or a run-time error if it is not within the bounds."""
-    return eqx.error_if(
-        weight,
-        ~jnp.all((weight >= bounds.lower) & (weight <= bounds.upper)),
-        "`weight` must lie within the `lower` and `upper` of its bounds.",
-    )
 
 
 def check_rule(

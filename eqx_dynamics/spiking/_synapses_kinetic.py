@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import AbstractCell
 from ._neuron import as_size, check_input, out_dtype, zeros
-from ._parameter import ParameterLike, require, resolve
+from ._parameter import ParameterLike, concrete, resolve
 from ._synapses import Input, check_constants
 
 
@@ -196,7 +196,9 @@ class MagnesiumBlock(AbstractSynapticOutput):
         self.reversal, self.magnesium = reversal, magnesium
 
     def __check_init__(self):
-        require(self.magnesium, "magnesium", above=-1e-30, unit="mM")
+        values = concrete(self.magnesium)
+        if values is not None and not (values >= 0).all():
+            raise ValueError(f"`magnesium` must not be negative; got {float(values.min()):g} mM.")
 
     def __call__(self, conductance: Float[Array, "*shape"], membrane: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         blocked = resolve(self.magnesium, membrane) / 3.57 * jnp.exp(-0.062 * membrane)
