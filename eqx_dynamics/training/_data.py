@@ -1,7 +1,7 @@
 """Where batches come from: arrays in memory, gathered on the device, or any iterator, stacked on the host."""
 
 import abc
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import equinox as eqx
 import jax
@@ -128,6 +128,7 @@ class EpochPart(AbstractBatches):
         return jnp.where(state.step - state.epoch_start < self.data.num_batches, state.epoch_start, state.step)
 
 
+@no_type_check  # between two dispatches a check would cost more than the call
 class Stacked(AbstractBatches):
     """Batches of an iterator, stacked along a new first axis."""
 
@@ -140,6 +141,7 @@ class Stacked(AbstractBatches):
         return after.step
 
 
+@no_type_check  # between two dispatches a check would cost more than the call
 def stack(batches: list[PyTree]) -> Stacked:
     """The batches of one dispatch as one pytree; they must agree in structure, shapes and dtypes."""
     leaves, (structure, *structures) = zip(*map(jtu.tree_flatten, batches), strict=True)
@@ -161,5 +163,6 @@ def stack(batches: list[PyTree]) -> Stacked:
     return Stacked(jtu.tree_unflatten(structure, [_stack(column) for column in columns]))
 
 
+@no_type_check  # between two dispatches a check would cost more than the call
 def _stack(column: tuple[Any, ...]) -> Any:
     return jnp.stack(column) if isinstance(column[0], jax.Array) else np.stack(column)

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools as it
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 
@@ -12,6 +12,7 @@ from ._data import AbstractBatches, ArrayData, EpochPart, stack
 from ._state import TrainState
 
 
+@no_type_check  # between two dispatches a check would cost more than the call
 @dataclasses.dataclass(frozen=True)
 class Dispatch:
     """Some batches, and their place in the run.
@@ -70,6 +71,7 @@ def _over_arrays(
         )
 
 
+@no_type_check  # between two dispatches a check would cost more than the call
 def _over_iterable(data: Iterable[Any], epochs: int | None, steps: int | None, per_dispatch: int) -> Iterator[Dispatch]:
     # Read no further than what is trained on, so that the iterator's own state can be saved with the model's. The
     # price: a pass that ends with a full group is known to be over only at the next read, and then closed by a dispatch

@@ -1,7 +1,7 @@
 """Looking at a model between dispatches."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -107,6 +107,7 @@ class Evaluation:
         if "loss" in shapes:
             raise ValueError("`evaluate` may not return a metric named `loss`, the training loss; use a prefix.")
 
+    @no_type_check  # between two dispatches a check would cost more than the call
     def is_due(self, dispatch: Dispatch) -> bool:
         """Whether to evaluate after this dispatch."""
         if self._evaluate is None or not dispatch.ends_entry:

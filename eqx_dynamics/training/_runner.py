@@ -1,6 +1,6 @@
 """Sending dispatches to the device, with as little as possible to do for the host between two of them."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class Runner:
         self._run = _run_donating if step.donate else _run_keeping
 
     @property
+    @no_type_check  # between two dispatches a check would cost more than the call
     def state(self) -> TrainState:
         """The state after the last dispatch; its buffers go to the next one."""
         return self._constants.join(self._arrays)
@@ -47,6 +48,7 @@ class Runner:
             return data
         return self._placement.put_replicated(data)
 
+    @no_type_check  # between two dispatches a check would cost more than the call
     def __call__(self, batches: AbstractBatches) -> Outcome:
         """Send one dispatch to the device; returns before it is done."""
         if self._placement is not None and isinstance(batches, Stacked):
@@ -65,9 +67,11 @@ class _Constants:
         self._identity = (tuple((type(leaf), leaf) for leaf in leaves), structure, self.treedef)
         self._hash = hash(self._identity)
 
+    @no_type_check  # between two dispatches a check would cost more than the call
     def __hash__(self) -> int:
         return self._hash
 
+    @no_type_check  # between two dispatches a check would cost more than the call
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, _Constants) and self._identity == other._identity)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, no_type_check
 
 from jaxtyping import Array
 
@@ -32,6 +32,7 @@ class Watch:
             raise
         return self
 
+    @no_type_check  # between two dispatches a check would cost more than the call
     def __call__(self, dispatch: Dispatch, metrics: dict[str, Array]) -> bool:
         """Report a dispatch to every callback; whether one of them wants to stop."""
         self._step += dispatch.num_steps
