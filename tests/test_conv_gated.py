@@ -53,7 +53,8 @@ def test_modulated_relations(getkey):
     for relation in range(2):
         beta, gamma = jnp.split(_rows(layer.films[relation], X), 2, axis=1)
         message = jnp.tanh(gamma[RECEIVERS] * _rows(layer.lins[relation], X)[SENDERS] + beta[RECEIVERS])
-        want = want + _summed(message * (relation == TYPES)[:, None])
+        here = jnp.asarray(TYPES)[:, None] == relation
+        want = want + _summed(jnp.where(here, message, 0.0))
     np.testing.assert_allclose(_both(layer, X, None, TYPES), want, atol=1e-5)
 
 
