@@ -101,7 +101,7 @@ def inference_trace(
     cell = LatentInference(model, inference)
 
     def run(observation: Float[Array, " observations"], state: InferenceState) -> LatentState:
-        problem = cell.problem(observation, state)
+        problem = solver.focus(cell.problem(observation, state))
 
         def step(iterate: Iterate, _) -> tuple[Iterate, LatentState]:
             iterate = solver.step(problem, iterate)

@@ -9,6 +9,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from .._cell import AbstractCell
+from ._mlp import fold
 from ._model import TiDHy
 from ._problem import Objective, StepProblem, freeze
 from ._types import LatentState, Solution
@@ -89,7 +90,7 @@ class LatentInference(AbstractCell[InferenceState]):
 
     def __init__(self, model: TiDHy, inference: Inference):
         """**Raises:** `ValueError` if the solver cannot handle such a model."""
-        self.model = model if inference.solver.is_differentiable else freeze(model)
+        self.model = fold(model if inference.solver.is_differentiable else freeze(model))
         self.inference = inference
         self.prepared = inference.solver.prepare(self.model)
 

@@ -50,6 +50,7 @@ def load_original(model: TiDHy, weights: Mapping[str, np.ndarray]) -> TiDHy:
         return eqx.tree_at(lambda m: m.bias, linear, take(f"{prefix}.bias", linear.bias))
 
     def take_mlp(prefix: str, mlp: NormedMLP) -> NormedMLP:
+        assert mlp.second is not None
         norm = eqx.tree_at(
             lambda m: (m.weight, m.bias),
             mlp.norm,

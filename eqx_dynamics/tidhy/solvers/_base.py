@@ -54,6 +54,10 @@ class AbstractIterativeSolver(AbstractLatentSolver):
     max_steps: eqx.AbstractVar[int]
 
     @abc.abstractmethod
+    def focus(self, problem: StepProblem) -> StepProblem:
+        """The problem with whatever stays the same over its iterations in `prepared`, computed once."""
+
+    @abc.abstractmethod
     def init(self, problem: StepProblem, previous: LatentState) -> Iterate:
         """The first guess."""
 
@@ -62,6 +66,7 @@ class AbstractIterativeSolver(AbstractLatentSolver):
         """The next iterate."""
 
     def __call__(self, problem: StepProblem, previous: LatentState) -> Solution:
+        problem = self.focus(problem)
         first = self.init(problem, previous)
         return run(self.step, problem, first, self.max_steps)
 

@@ -54,6 +54,9 @@ class ProximalGradient(AbstractIterativeSolver):
     def prepare(self, model: TiDHy) -> PyTree:
         return None
 
+    def focus(self, problem: StepProblem) -> StepProblem:
+        return problem
+
     def init(self, problem: StepProblem, previous: LatentState) -> Iterate:
         context = previous.context_latents
         jacobian = jax.jacfwd(problem.predict)(context)

@@ -101,6 +101,9 @@ class SgdNesterov(AbstractIterativeSolver):
     def prepare(self, model: TiDHy) -> PyTree:
         return None
 
+    def focus(self, problem: StepProblem) -> StepProblem:
+        return problem
+
     def init(self, problem: StepProblem, previous: LatentState) -> Iterate:
         return first_iterate(LatentState(jnp.zeros_like(previous.latents), previous.context_latents))
 

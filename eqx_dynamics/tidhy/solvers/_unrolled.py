@@ -31,6 +31,7 @@ class Unrolled(AbstractLatentSolver):
         return self.solver.prepare(model)
 
     def __call__(self, problem: StepProblem, previous: LatentState) -> Solution:
+        problem = self.solver.focus(problem)
         first = self.solver.init(problem, previous)
 
         def step(iterate: Iterate, _) -> tuple[Iterate, None]:

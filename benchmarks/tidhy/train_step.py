@@ -1,0 +1,91 @@
+"""What one training step costs, what compiling it costs, how often it compiles, and what eight seeds at once cost.
+
+    python benchmarks/tidhy/train_step.py
+
+8 latents, 8 context latents, 8 components, 32 hidden, 20 channels, 32 windows of 50 steps, float32, AdamW. Upstream's
+later JAX code took 80 ms for such a step where a 1024 x 1024 float32 matrix product takes 12 ms.
+"""
+
+import dataclasses
+import time
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import optax
+import tyro
+from inference import calibration, timed
+
+from eqx_dynamics import tidhy
+from eqx_dynamics.training import TrainState, TrainStep, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    batch: int = 32
+    time: int = 50
+    repeats: int = 10
+    ensemble: int = 8
+    ladder: tuple[int, ...] = (50, 100)
+
+
+def inferences() -> dict[str, tidhy.Inference]:
+    """Upstream's solver and ours."""
+    sgd = tidhy.SgdNesterov(learning_rate=0.01, max_steps=250, sign_of_zero=1)
+    return {
+        "SgdNesterov": tidhy.Inference(sgd),
+        "ProximalGradient": tidhy.Inference(tidhy.ProximalGradient(max_steps=20)),
+        "ReducedGaussNewton": tidhy.Inference(tidhy.ReducedGaussNewton()),
+    }
+
+
+def make_state(step: TrainStep, key: jax.Array) -> TrainState:
+    return step.init(tidhy.TiDHy.recommended(20, key=key), key=key)
+
+
+def main(config: Config) -> None:
+    print(f"calibration: 1024 x 1024 float32 matrix product in {calibration():.1f} ms")
+    observations = jr.normal(jr.key(1), (config.batch, config.time, 20)).cumsum(1) / 5
+    calls = {}
+    for name, inference in inferences().items():
+        step = make_step(tidhy.TiDHyLoss(inference), optax.adamw(1e-3))
+        state, num_traces = make_state(step, jr.key(0)), []
+
+        def traced(batch, state, step=step, num_traces=num_traces):
+            num_traces.append(batch.shape)
+            return step(batch, state)
+
+        run = eqx.filter_jit(traced)
+        compile_s = timed(lambda run=run, state=state: run(observations, state))
+        for _ in range(3):
+            _, state = run(observations, state)
+        calls[name] = lambda run=run, state=state: run(observations, state)
+        print(f"{name}: first call (compilation) {compile_s:.1f} s, {len(num_traces)} trace(s) in 4 steps")
+        if name == "ReducedGaussNewton":
+            for length in config.ladder * 2:
+                longer = jr.normal(jr.key(2), (config.batch, length, 20))
+                _, state = run(longer, state)
+            print(
+                f"{name}: {len(num_traces)} traces for lengths {sorted({config.time, *config.ladder})}, each seen twice"
+            )
+            states = eqx.filter_vmap(lambda key, step=step: make_state(step, key))(jr.split(jr.key(3), config.ensemble))
+            many = eqx.filter_jit(eqx.filter_vmap(step, in_axes=(None, eqx.if_array(0))))
+            start = time.perf_counter()
+            jax.block_until_ready(many(observations, states))
+            print(f"ensemble of {config.ensemble}: first call {time.perf_counter() - start:.1f} s")
+            calls[f"ensemble of {config.ensemble}"] = lambda many=many, states=states: many(observations, states)
+    times = {name: [] for name in calls}
+    for _ in range(config.repeats):
+        for name, call in calls.items():
+            times[name].append(timed(call))
+    best = {name: 1e3 * min(values) for name, values in times.items()}
+    for name, value in best.items():
+        print(f"{name:24s} {value:8.1f} ms per step")
+    print(f"Gauss-Newton against SGD: {best['ReducedGaussNewton'] / best['SgdNesterov']:.2f}x")
+    ratio = best[f"ensemble of {config.ensemble}"] / best["ReducedGaussNewton"]
+    print(f"{config.ensemble} seeds against one: {ratio:.2f}x")
+    print(f"calibration again: {calibration():.1f} ms")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
