@@ -457,7 +457,7 @@ def _linear_transpose(cts: Sequence, *args: Any, transpose: Callable, num_residu
     nothing = [None] * num_residuals
     if all(type(ct) is ad.Zero for ct in cts):
         return nothing + [None] * (len(args) - num_residuals)
-    operand_cts = transpose(args[:num_residuals], [ad.instantiate_zeros(ct) for ct in cts])
+    operand_cts = transpose(tuple(args[:num_residuals]), [ad.instantiate_zeros(ct) for ct in cts])
     return nothing + list(operand_cts)
 
 
@@ -466,7 +466,7 @@ def _linear_batch(
 ) -> tuple:
     size = _size(args, dims)
     residuals = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)][:num_residuals]
-    axes = [None if d is None else 0 for d in dims[:num_residuals]]
+    axes = tuple(None if d is None else 0 for d in dims[:num_residuals])
     operand = [
         jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
         for a, d in zip(args[num_residuals:], dims[num_residuals:], strict=True)
@@ -476,7 +476,7 @@ def _linear_batch(
         return lambda res, lin: function(*res, *lin)
 
     apply = jax.vmap(split(jaxpr_as_fun(jaxpr)), in_axes=(axes, 0))
-    batched = jax.make_jaxpr(apply)(residuals, operand)
+    batched = jax.make_jaxpr(apply)(tuple(residuals), operand)
     out = linear_call_p.bind(
         *residuals,
         *operand,
