@@ -56,8 +56,8 @@ class FiLMConv(MessagePassing):
         - `in_features`: features per node, or (senders', receivers') of a bipartite graph.
         - `out_features`: features per node of the result.
         - `num_relations`: number of edge types.
-        - `nn`: network on ONE receiver's features with `2 * out_features` outputs; every $g$ starts as a copy of it. Linear maps
-            if None.
+        - `nn`: network on ONE receiver's features with `2 * out_features` outputs; every $g$ starts as a copy
+            of it. Linear maps if None.
         - `act`: $\sigma$, or None.
         - `aggr`: aggregation of the messages of a relation, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
