@@ -181,6 +181,9 @@ from ._synapses_short_term import (
     STPSynapse as STPSynapse,
 )
 
+# Wiring
+from ._wiring import Delay as Delay, DelayState as DelayState, Parallel as Parallel, Residual as Residual
+
 
 LIF = LIFCell
 LI = LICell

@@ -1,0 +1,233 @@
+"""Cells made of cells: a shortcut around one, several side by side, and a line that delays."""
+
+import functools as ft
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PRNGKeyArray
+
+from .._apply import apply_stateless
+from .._cell import AbstractCell
+from .._chunks import AbstractMembraneCell
+from .._scan import AbstractScannable
+from .._sequential import Sequential, _scan_layer, _split, _step_keys
+from ._neuron import as_size, check_input, out_dtype, zeros
+from ._parameter import ParameterLike, concrete, require, require_fits, resolve
+from ._synapses import Input
+
+
+class Residual(AbstractMembraneCell[Any], AbstractScannable[Any]):
+    """A shortcut: the output of a cell plus its input, `y + x`. The state is the cell's."""
+
+    cell: AbstractCell
+
+    @property
+    def keeps_membranes(self) -> bool:
+        """As its cell."""
+        return _keeps(self.cell)
+
+    def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> Any:
+        """The cell's own state, with `shape` as leading (batch) axes."""
+        return self.cell.init_state(shape, key=key)
+
+    @jax.named_scope("eqx_dynamics.Residual")
+    def __call__(self, x: Array, state: Any, *, key: PRNGKeyArray | None = None) -> tuple[Array, Any]:
+        """One step: `x` to the cell's output plus `x`, which must have one shape."""
+        y, state = self.cell(x, state, key=key)
+        return _shortcut(y, x), state
+
+    def scan_over(
+        self, xs: Array, state: Any, *, key: Key[Array, " time"] | None, unroll: int, reverse: bool
+    ) -> tuple[Array, Any]:
+        """All steps, by the cell's own route."""
+        ys, state = _scan_layer(self.cell, xs, state, key, unroll, reverse)
+        return _shortcut(ys, xs), state
+
+
+def add(outputs: Sequence[Array]) -> Array:
+    """The sum of the outputs of branches."""
+    return ft.reduce(jnp.add, outputs)
+
+
+class Parallel(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[Any, ...]]):
+    """Branches side by side: each gets the same input, their outputs are merged."""
+
+    branches: tuple[AbstractCell | Callable, ...]
+    merge: Callable[[Sequence[Array]], Array]
+
+    def __init__(self, branches: Sequence[AbstractCell | Callable], merge: Callable[[Sequence[Array]], Array] = add):
+        """**Arguments:**
+
+        - `branches`: cells, and stateless layers as in `Sequential`.
+        - `merge`: a list of outputs to one; on trailing axes only, as time and batch stand in front. Their sum, or e.g.
+          `functools.partial(jnp.concatenate, axis=-1)`.
+
+        **Raises:** `ValueError` if there is no branch.
+        """
+        if not branches:
+            raise ValueError("`branches` must hold at least one cell or layer; got none.")
+        self.branches, self.merge = tuple(branches), merge
+
+    @property
+    def keeps_membranes(self) -> bool:
+        """Whether every cell does, and there is one."""
+        cells = [branch for branch in self.branches if isinstance(branch, AbstractCell)]
+        return bool(cells) and all(_keeps(cell) for cell in cells)
+
+    def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> tuple[Any, ...]:
+        """One state per branch, None for stateless ones; `shape` is the batch."""
+        keys = _split(key, len(self.branches))
+        return tuple(
+            branch.init_state(shape, key=k) if isinstance(branch, AbstractCell) else None
+            for branch, k in zip(self.branches, keys, strict=True)
+        )
+
+    @jax.named_scope("eqx_dynamics.Parallel")
+    def __call__(
+        self, x: Array, state: tuple[Any, ...], *, key: PRNGKeyArray | None = None
+    ) -> tuple[Array, tuple[Any, ...]]:
+        """One step of every branch on the same `x`."""
+        outs, states = [], []
+        keys = _split(key, len(self.branches))
+        for branch, branch_state, k in zip(self.branches, self._check(state), keys, strict=True):
+            if isinstance(branch, AbstractCell):
+                y, branch_state = branch(x, branch_state, key=k)
+            else:
+                y = apply_stateless(branch, x, k)
+            outs.append(y)
+            states.append(branch_state)
+        return self.merge(outs), tuple(states)
+
+    def scan_over(
+        self, xs: Array, state: tuple[Any, ...], *, key: Key[Array, "..."] | None, unroll: int, reverse: bool
+    ) -> tuple[Array, tuple[Any, ...]]:
+        """All steps, branch by branch."""
+        outs, states = [], []
+        keys = _step_keys(key, xs.shape[0], len(self.branches))
+        for branch, branch_state, k in zip(self.branches, self._check(state), keys, strict=True):
+            if isinstance(branch, AbstractCell):
+                ys, branch_state = _scan_layer(branch, xs, branch_state, k, unroll, reverse)
+            else:
+                ys = apply_stateless(branch, xs, k)
+            outs.append(ys)
+            states.append(branch_state)
+        return self.merge(outs), tuple(states)
+
+    def _check(self, state: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(state) != len(self.branches):
+            raise ValueError(
+                f"`state` must have one entry for each of the {len(self.branches)} branches (None for stateless ones); "
+                f"got {len(state)}. Use `init_state`."
+            )
+        return state
+
+
+class DelayState(eqx.Module):
+    """State of `Delay`."""
+
+    history: Float[Array, "..."]  # (*batch, steps, *size), the oldest first
+
+
+class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
+    r"""A delay line, $y_t = (1 - f)\, x_{t - k} + f\, x_{t - k - 1}$ with $d / \Delta t = k + f$, $0 \le f \le 1$.
+
+    A delay of whole steps is exact. The interpolation gives every delay a gradient,
+    $\partial y_t / \partial d = (x_{t-k-1} - x_{t-k}) / \Delta t$, so delays can be learned. A whole sequence is one
+    gather, without a loop over time.
+
+    ??? cite "Reference"
+        Delays learned by linear interpolation: Hammouamri, Khalfaoui-Hassani and Masquelier, ICLR 2024, section 3
+        (there in the limit of a narrow kernel).
+    """
+
+    delay: ParameterLike  # ms
+    dt: float  # ms
+    steps: int = eqx.field(static=True)
+    size: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size: int | tuple[int, ...],
+        delay: ParameterLike,
+        *,
+        max_delay: float | int | None = None,
+        dt: float | int = 1.0,
+    ):
+        """**Arguments:**
+
+        - `size`: number of lines, or their shape.
+        - `delay`: ms, one value or one per line. A number or `Frozen` is fixed, a JAX array is learned and is cut off
+          at 0 and `max_delay`, `Bounded(initial, upper=max_delay)` is learned and stays between.
+        - `max_delay`: ms, sets how much is remembered; needed unless `delay` is a number.
+        - `dt`: length of a step, ms.
+
+        **Raises:** `ValueError` for a delay below 0 or above `max_delay`, a missing `max_delay`, a `dt` that is not
+        positive, or a `delay` that does not fit `size`.
+        """
+        require(dt, "dt", above=0.0)
+        if max_delay is None:
+            if not isinstance(delay, float | int):
+                raise ValueError("`max_delay` (ms) is needed unless `delay` is a number: it sets what is remembered.")
+            max_delay = delay
+        values = concrete(delay)
+        if values is not None and not ((values >= 0) & (values <= max_delay)).all():
+            raise ValueError(f"`delay` must lie between 0 and `max_delay`, {max_delay:g} ms; got {values.tolist()}.")
+        self.size, self.delay, self.dt = as_size(size), delay, float(dt)
+        self.steps = max(1, math.ceil(max_delay / dt - 1e-6))
+        require_fits(delay, "delay", self.size)
+
+    @property
+    def keeps_membranes(self) -> bool:
+        """True: a line computes nothing."""
+        return True
+
+    def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> DelayState:
+        """Nothing came before, with `shape` as leading (batch) axes."""
+        return DelayState(zeros((*shape, self.steps), self.size))
+
+    @jax.named_scope("eqx_dynamics.Delay")
+    def __call__(
+        self, x: Input, state: DelayState, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "..."], DelayState]:
+        """One step: `(*batch, *size)` to what came in `delay` ms ago."""
+        ys, state = self.scan_over(x[None], state, key=None, unroll=1, reverse=False)
+        return ys[0], state
+
+    def scan_over(
+        self, xs: Input, state: DelayState, *, key: Key[Array, "..."] | None, unroll: int, reverse: bool
+    ) -> tuple[Float[Array, "..."], DelayState]:
+        """All steps at once."""
+        axis = state.history.ndim - len(self.size) - 1
+        history = jnp.moveaxis(state.history, axis, 0)
+        inputs = xs[::-1] if reverse else xs
+        if inputs.shape[0]:
+            check_input("Delay", inputs[0], self.size, history[0])
+        inputs = inputs.astype(history.dtype)
+        window = jnp.concatenate([history, inputs])
+        ys = self._read(window, inputs.shape[0])
+        kept = jnp.moveaxis(window[window.shape[0] - self.steps :], 0, axis)
+        return out_dtype(xs, ys[::-1] if reverse else ys), DelayState(kept)
+
+    def _read(self, window: Array, num_steps: int) -> Array:
+        in_steps = jnp.asarray(resolve(self.delay, window[0]), window.dtype) / self.dt
+        in_steps = jnp.clip(in_steps.reshape((1,) * (window.ndim - in_steps.ndim) + in_steps.shape), 0, self.steps)
+        whole = jnp.minimum(jnp.floor(jax.lax.stop_gradient(in_steps)), self.steps - 1)
+        fraction = in_steps - whole
+        time = jnp.arange(num_steps, dtype=jnp.int32).reshape((-1,) + (1,) * (window.ndim - 1))
+        newer = jnp.broadcast_to(time + self.steps - whole.astype(jnp.int32), (num_steps, *window.shape[1:]))
+        taken = [jnp.take_along_axis(window, index, axis=0) for index in (newer, newer - 1)]
+        return (1 - fraction) * taken[0] + fraction * taken[1]
+
+
+def _keeps(cell: AbstractCell) -> bool:
+    return isinstance(cell, AbstractMembraneCell | Sequential) and cell.keeps_membranes
+
+
+def _shortcut(y: Array, x: Array) -> Array:
+    if y.shape != x.shape:
+        raise ValueError(f"`cell` of Residual must keep the shape {x.shape} of its input; it puts out {y.shape}.")
+    return y + x.astype(y.dtype)
