@@ -103,8 +103,8 @@ def test_results_do_not_depend_on_the_rest_of_the_batch(name, model, observation
 
 
 def test_published_batch_mean_depends_on_the_batch_and_the_sum_does_not(model, observations):
-    for reduction, same in (("batch_mean", False), ("sum", True)):
-        solver = tidhy.SgdNesterov(learning_rate=0.05, max_steps=20, coupling=tidhy.Coupling(reduction))
+    for coupling, same in ((tidhy.Coupling("batch_mean"), False), (tidhy.Coupling("sum"), True)):
+        solver = tidhy.SgdNesterov(learning_rate=0.05, max_steps=20, coupling=coupling)
         one, _ = run(model, observations[:1], solver)
         many, _ = run(model, jnp.repeat(observations[:1], 8, axis=0), solver)
         assert np.allclose(one.latents[0], many.latents[0], rtol=1e-3) == same
@@ -136,6 +136,7 @@ def test_a_stream_gives_the_numbers_of_the_whole(model, observations):
     for t in range(observations.shape[1]):
         solution, state = step(model, observations[:, t], state, inference)
         latents.append(solution.latents)
+    assert state is not None
     np.testing.assert_allclose(jnp.stack(latents, 1), whole.latents, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(state.last.context_latents, final.last.context_latents, rtol=1e-4, atol=1e-5)
 

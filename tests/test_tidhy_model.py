@@ -56,9 +56,9 @@ def test_prediction_is_the_mixture_of_components(kind, use_bias, getkey):
         transition = tidhy.LowRankTransition(3, 4, symmetric=kind == "symmetric", use_bias=use_bias, key=getkey())
     weights, gains, latents = jr.normal(getkey(), (3,)), jr.normal(getkey(), (transition.gain_size,)), jnp.arange(4.0)
     expected = transition.combine(weights) @ latents
-    if kind == "offsets":
+    if isinstance(transition, tidhy.FullRankTransition) and transition.offsets is not None:
         expected = expected + weights @ transition.offsets
-    if use_bias:
+    if transition.bias is not None:
         expected = expected + gains * transition.bias
     got = transition.columns(latents) @ jnp.concatenate([weights, gains])
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
@@ -125,6 +125,7 @@ def test_weights_of_another_shape_or_name_are_named(getkey):
 
 def test_normalize_makes_columns_and_components_unit(getkey):
     model = tidhy.normalize(tidhy.TiDHy.original(6, 4, 3, 2, 5, key=getkey()))
+    assert isinstance(model.decoder, tidhy.LinearDecoder) and isinstance(model.transition, tidhy.FullRankTransition)
     np.testing.assert_allclose(jnp.linalg.norm(model.decoder.linear.weight, axis=0), 1, rtol=1e-5)
     np.testing.assert_allclose(jnp.linalg.norm(model.transition.basis, axis=(1, 2)), 1, rtol=1e-5)
 

@@ -46,9 +46,11 @@ def make_problems(config: Config) -> tuple[tidhy.TiDHy, jax.Array, tidhy.Inferen
     """A model, and observations one noisy step after random latents, with the context moved since."""
     keys = jr.split(jr.key(config.seed), 6)
     model = tidhy.TiDHy.original(20, 8, 8, 8, 32, version="nnx", key=keys[0])
-    mlp = model.hypernetwork.mlp
-    # Upstream's initial biases are zero up to the lift that keeps the mixture alive: that is what its solver meets.
-    model = eqx.tree_at(
+    basis, biases = (
+        model.transition.transition_basis,
+        (0.1 * jr.normal(keys[5], (32,)), jnp.zeros(32), jnp.full(8, 0.3)),
+    )  # Upstream's initial biases are zero up to the lift that keeps the mixture alive: that is what its solver
+    meets.model = eqx.tree_at(
         lambda m: (
             m.decoder.linear.bias,
             m.hypernetwork.mlp.first.bias,
@@ -59,10 +61,8 @@ def make_problems(config: Config) -> tuple[tidhy.TiDHy, jax.Array, tidhy.Inferen
         model,
         (
             jnp.zeros(20),
-            0.1 * jr.normal(keys[5], mlp.first.bias.shape),
-            jnp.zeros(mlp.second.bias.shape),
-            jnp.full(mlp.third.bias.shape, 0.3),
-            2 * model.transition.basis,
+            *biases,
+            2 * basis,
         ),
     )
     latents = 0.5 * jr.normal(keys[1], (config.num_problems, 8))

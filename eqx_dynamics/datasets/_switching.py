@@ -110,7 +110,7 @@ class SwitchingLinearSystem(eqx.Module):
     @property
     def eigenvalues(self) -> Complex[Array, "systems regimes"]:
         """One of the conjugate pair of every system and regime."""
-        return self.transitions[..., 0, 0] + 1j * self.transitions[..., 1, 0]
+        return jax.lax.complex(self.transitions[..., 0, 0], self.transitions[..., 1, 0])
 
     @property
     def timescales(self) -> Float[Array, "systems regimes"]:

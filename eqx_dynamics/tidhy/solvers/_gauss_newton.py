@@ -62,7 +62,8 @@ class ReducedGaussNewton(AbstractIterativeSolver):
 
     **Arguments:**
 
-    - `max_steps`: Levenberg-Marquardt steps at most; 8 keep the median objective below a tenth of the published solver's.
+    - `max_steps`: Levenberg-Marquardt steps at most; 8 keep the median objective below a tenth of the published
+      solver's.
     - `tolerance`: stop when an accepted step lowers the reduced objective by less than this fraction of its scale.
     - `damping`: initial damping, relative to the mean curvature.
 
