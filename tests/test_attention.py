@@ -136,6 +136,15 @@ def shape_sizes(jaxpr):
                     yield from shape_sizes(inner)
 
 
+def test_narrow_types_are_kept():
+    expected, _ = dense(LOGITS, VALUES, None, MASK)
+    for edges in layouts():
+        logits = edges.arrange(jnp.asarray(LOGITS, jnp.bfloat16))
+        out, pullback = jax.vjp(lambda v, e=edges, z=logits: ops.attention(e, z, v), jnp.asarray(VALUES, jnp.bfloat16))
+        assert out.dtype == pullback(out)[0].dtype == jnp.bfloat16
+        np.testing.assert_allclose(out.astype(float), expected, rtol=0.05, atol=0.05)
+
+
 def test_bipartite_has_no_self_logits():
     edges = EdgeIndex.from_array(np.array([[0, 2], [1, 1]]), num_senders=3, num_receivers=2)
     out = ops.attention(edges, jnp.zeros((2, 1)), jnp.arange(3.0)[:, None, None])
