@@ -127,10 +127,8 @@ def _scan_layer(
 ) -> tuple[Array, Any]:
     if keys is None:
         return scan(layer, xs, state, unroll=unroll, reverse=reverse)
-    if isinstance(layer, AbstractScannable) and isinstance(layer, Sequential | AbstractMembraneCell):
-        return layer.scan_over(xs, state, key=keys, unroll=unroll, reverse=reverse)
     if isinstance(layer, AbstractScannable):
-        return layer.scan_over(xs, state, key=keys[0], unroll=unroll, reverse=reverse)
+        return layer.scan_over(xs, state, key=keys, unroll=unroll, reverse=reverse)
     return scan(_Keyed(layer), (xs, keys), state, unroll=unroll, reverse=reverse)
 
 
