@@ -46,11 +46,10 @@ def make_problems(config: Config) -> tuple[tidhy.TiDHy, jax.Array, tidhy.Inferen
     """A model, and observations one noisy step after random latents, with the context moved since."""
     keys = jr.split(jr.key(config.seed), 6)
     model = tidhy.TiDHy.original(20, 8, 8, 8, 32, version="nnx", key=keys[0])
-    basis, biases = (
-        model.transition.transition_basis,
-        (0.1 * jr.normal(keys[5], (32,)), jnp.zeros(32), jnp.full(8, 0.3)),
-    )  # Upstream's initial biases are zero up to the lift that keeps the mixture alive: that is what its solver
-    meets.model = eqx.tree_at(
+    basis = model.transition.transition_basis
+    biases = (0.1 * jr.normal(keys[5], (32,)), jnp.zeros(32), jnp.full(8, 0.3))
+    # Upstream's initial biases are zero, up to the lift that keeps the mixture alive: that is what its solver meets.
+    model = eqx.tree_at(
         lambda m: (
             m.decoder.linear.bias,
             m.hypernetwork.mlp.first.bias,

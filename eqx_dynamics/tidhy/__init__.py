@@ -37,6 +37,7 @@ from ._likelihoods import (
 from ._losses import (
     Inferred as Inferred,
     LossTerms as LossTerms,
+    StatefulLoss as StatefulLoss,
     TiDHyLoss as TiDHyLoss,
     Windows as Windows,
     loss_terms as loss_terms,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from ._drivers import infer, reconstruct
 from ._inference import Inference, InferenceState, LatentInference
 from ._model import TiDHy
-from ._problem import Objective
+from ._problem import Objective, freeze
 from ._regularizers import Regularizer
 from ._types import LatentState, RealScalar, Solution
 
@@ -197,3 +197,28 @@ class TiDHyLoss(eqx.Module):
             "inference_steps": jnp.mean(solution.num_steps.astype(inferred.observations.dtype)),
             "diverged": jnp.mean(solution.has_diverged.astype(inferred.observations.dtype)),
         }
+
+
+class StatefulLoss(eqx.Module):
+    """`TiDHyLoss` whose sequences go on from batch to batch: each batch is the next window of the same recordings.
+
+    Use it with `make_step(loss, ...)` and `statistics=loss.init_state(model, batch_size)`; gradients stay within one
+    window. (The published `stateful` option stores the latents and never reads them.)
+    """
+
+    loss: TiDHyLoss
+
+    def init_state(self, model: TiDHy, batch_size: int, *, key: PRNGKeyArray | None = None) -> InferenceState:
+        """The state before the first window."""
+        return LatentInference(model, self.loss.inference).init_state((batch_size,), key=key)
+
+    def __call__(
+        self,
+        model: TiDHy,
+        batch: Windows | Float[Array, "batch time observations"],
+        key: PRNGKeyArray | None,
+        state: InferenceState,
+    ) -> tuple[Float[Array, ""], dict[str, Array], InferenceState]:
+        """Loss, metrics and the latents at the end of the window."""
+        inferred = self.loss.infer(model, batch, key, state=state)
+        return self.loss.total(model, inferred), self.loss.metrics(model, inferred), freeze(inferred.after)
