@@ -57,7 +57,7 @@ def make_step(problem: Problem, arrays: Arrays) -> tuple[Callable[[], float], Ca
     sizes = {"num_senders": problem.nodes, "num_receivers": problem.nodes}
     edges = EdgeIndex.from_array(arrays.edge_index, **sizes)
     if problem.layer == "gcn":
-        edges = gcn_norm(edges)
+        edges = eqx.filter_jit(gcn_norm)(edges)
     x, y = jnp.asarray(arrays.x), jnp.asarray(arrays.y)
     edge_attr = None if arrays.edge_attr is None else jnp.asarray(arrays.edge_attr)
     optimizer = optax.adam(1e-3)
