@@ -1,8 +1,10 @@
 """Every test runs under strict promotion rules, with shapes checked and two fake CPU devices."""
 
+import gc
 import os
 import pathlib
 
+import equinox as eqx
 import jax
 import jax.random as jr
 import pytest
@@ -29,6 +31,15 @@ def light_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """A module's compiled programs go with it: kept, those of all modules exhaust a process's memory maps (a crash)."""
+    yield
+    eqx.clear_caches()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
