@@ -5,6 +5,7 @@ here stop, each sequence on its own, and say how: a `RESULTS` value and the numb
 """
 
 import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -22,7 +23,7 @@ def main() -> None:
 
     # The same iterations one by one, as a scan: the trace passes through the answer.
     cell = tidhy.LatentInference(model, tidhy.Inference(solver))
-    state = tidhy.start_state(model, np.zeros((4, 3), np.float32) + 0 * solution.context_latents[:, 0])
+    state = tidhy.start_state(model, jnp.zeros((4, 3)))
     trace = tidhy.inference_trace(model, observations[:, 0], cell.inference, state=state, num_steps=int(steps.max()))
     for n, count in enumerate(steps):
         np.testing.assert_allclose(trace.latents[n, count - 1], solution.latents[n, 0], rtol=1e-4, atol=1e-5)

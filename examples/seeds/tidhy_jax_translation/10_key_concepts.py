@@ -26,7 +26,7 @@ def main() -> None:
         raise AssertionError("modules are immutable")
 
     start = tidhy.JointStart(tidhy.SgdNesterov())
-    draws = [start.context((3,), jnp.float32, key) for key in (jr.key(0), jr.key(0), jr.key(1))]
+    draws = [start.context((3,), jnp.dtype("float32"), key) for key in (jr.key(0), jr.key(0), jr.key(1))]
     assert (draws[0] == draws[1]).all() and not (draws[0] == draws[2]).all()  # randomness is in the key
 
     alone = jnp.stack([infer(model, sequence)[0].latents for sequence in observations])
