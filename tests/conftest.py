@@ -28,9 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def light_compilation():
     """For tests whose programs are tiny and run once: XLA spends half the time on them (measured on the laws)."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module", autouse=True)
