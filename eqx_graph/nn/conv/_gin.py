@@ -1,7 +1,7 @@
 """Graph isomorphism networks: a sum of neighbours, then any network on a node."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import equinox as eqx
 import jax
@@ -51,6 +51,22 @@ class GINConv(eqx.Module):
         self.aggregation = as_aggregation(aggr)
         self.flow = flow
 
+    @overload
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        size: tuple[int, int] | None = None,
+    ) -> Float[Array, "num_receivers out"]: ...
+    @overload
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        size: tuple[int, int] | None = None,
+        *,
+        state: eqx.nn.State,
+    ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.GINConv")
     def __call__(
         self,
@@ -121,6 +137,24 @@ class GINEConv(MessagePassing):
     def message(self, x_j: Float[Array, " in"], edge_attr: Float[Array, " edge_dim"]) -> Float[Array, " in"]:
         return jax.nn.relu(x_j + (edge_attr if self.lin is None else self.lin(edge_attr)))
 
+    @overload
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        edge_attr: Float[Array, " num_edges *edge_dim"],
+        size: tuple[int, int] | None = None,
+    ) -> Float[Array, "num_receivers out"]: ...
+    @overload
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        edge_attr: Float[Array, " num_edges *edge_dim"],
+        size: tuple[int, int] | None = None,
+        *,
+        state: eqx.nn.State,
+    ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.GINEConv")
     def __call__(
         self,
