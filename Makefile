@@ -22,7 +22,7 @@ demo: $(VENV)/.examples.stamp
 
 test: test-fast test-slow
 
-# Compiling dominates the fast tests: without XLA's optimisations they take a third less time. The slow ones run long.
+# Compiling dominates the fast tests: without XLA's optimisations they take about a quarter less.
 test-fast: $(VENV)/.test.stamp
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -q
 
