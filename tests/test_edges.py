@@ -181,3 +181,10 @@ def test_what_is_refused():
         edges.to_undirected()
     with pytest.raises(ValueError, match="was built for num_senders=3, num_receivers=4; got x with 4 and 4 rows"):
         eg.as_edges(edges, num_senders=4, num_receivers=4)
+
+
+def test_an_array_of_edges_is_checked_where_its_ids_are_known():
+    with pytest.raises(ValueError, match=r"`edge_index\[0, 1\]` is 9, outside \[0, 4\): num_senders=4"):
+        eg.data.as_edges(jnp.array([[0, 9], [1, 2]]), num_senders=4, num_receivers=4)
+    with pytest.raises(ValueError, match=r"`edge_index\[1, 0\]` is -1, outside \[0, 4\): num_receivers=4"):
+        eg.data.as_edges(jnp.array([[0, 1], [-1, 2]]), num_senders=4, num_receivers=4)

@@ -427,7 +427,10 @@ EdgeIndexLike = AbstractEdges | Int[Array, "2 num_edges"] | Int[np.ndarray, "2 n
 
 
 def as_edges(edge_index: EdgeIndexLike, *, num_senders: int, num_receivers: int) -> AbstractEdges:
-    """`edge_index` as a layout: a layout is returned as it is (sizes checked), an array becomes an `EdgeList`."""
+    """`edge_index` as a layout: a layout is returned as it is (sizes checked), an array becomes an `EdgeList`.
+
+    Ids of an array are checked where they are known (outside of jit). Inside, build `EdgeIndex.from_array(check=True)`.
+    """
     if isinstance(edge_index, AbstractEdges):
         if (edge_index.num_senders, edge_index.num_receivers) != (num_senders, num_receivers):
             raise ValueError(
@@ -436,4 +439,8 @@ def as_edges(edge_index: EdgeIndexLike, *, num_senders: int, num_receivers: int)
                 "Rebuild the EdgeIndex for this graph."
             )
         return edge_index
-    return EdgeList.from_array(edge_index, num_senders=num_senders, num_receivers=num_receivers)
+    edges = EdgeList.from_array(edge_index, num_senders=num_senders, num_receivers=num_receivers)
+    if is_concrete(edge_index):
+        check_host_range(np.asarray(edge_index[0]), num_senders, 0, "num_senders")
+        check_host_range(np.asarray(edge_index[1]), num_receivers, 1, "num_receivers")
+    return edges
