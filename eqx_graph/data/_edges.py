@@ -441,6 +441,7 @@ def as_edges(edge_index: EdgeIndexLike, *, num_senders: int, num_receivers: int)
         return edge_index
     edges = EdgeList.from_array(edge_index, num_senders=num_senders, num_receivers=num_receivers)
     if is_concrete(edge_index):
-        check_host_range(np.asarray(edge_index[0]), num_senders, 0, "num_senders")
-        check_host_range(np.asarray(edge_index[1]), num_receivers, 1, "num_receivers")
+        host = np.asarray(edge_index)  # before taking rows: under jit even a constant's rows are traced
+        check_host_range(host[0], num_senders, 0, "num_senders")
+        check_host_range(host[1], num_receivers, 1, "num_receivers")
     return edges
