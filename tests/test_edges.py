@@ -170,8 +170,8 @@ def test_what_is_refused():
             EdgeIndex.from_array(wrong, **nodes)
     with pytest.raises(Exception, match=r"must hold integers|edge_index"):
         EdgeIndex.from_array(np.zeros((2, 3)), **nodes)
-    checked = eqx.filter_jit(lambda e: EdgeIndex.from_array(e, check=True, **nodes))
-    with pytest.raises(Exception, match=r"node outside \[0, 3\) senders"):
+    checked = eqx.filter_jit(lambda e: EdgeIndex.from_array(e, **nodes))
+    with pytest.raises(eqx.EquinoxRuntimeError, match=r"node outside \[0, 3\) senders"):
         jax.block_until_ready(checked(jnp.array([[0, 3], [0, 3]])))
     check_layout(checked(jnp.array([[0, 2], [0, 3]])), np.array([[0, 2], [0, 3]]))
     edges = EdgeIndex.from_array(np.array([[0, 2], [0, 3]]), **nodes)
@@ -188,3 +188,14 @@ def test_an_array_of_edges_is_checked_where_its_ids_are_known():
         eg.data.as_edges(jnp.array([[0, 9], [1, 2]]), num_senders=4, num_receivers=4)
     with pytest.raises(ValueError, match=r"`edge_index\[1, 0\]` is -1, outside \[0, 4\): num_receivers=4"):
         eg.data.as_edges(jnp.array([[0, 1], [-1, 2]]), num_senders=4, num_receivers=4)
+
+
+def test_an_array_of_edges_given_to_a_compiled_layer_is_checked_at_run_time():
+    x = jnp.ones((3, 2))
+    layer = eg.nn.GCNConv(2, 2, key=jax.random.key(0))
+    compiled = eqx.filter_jit(layer)
+    inside = jnp.array([[0, 2], [1, 0]])
+    assert jnp.allclose(compiled(x, inside), layer(x, inside), atol=1e-6)
+    for outside in ([[0, 3], [1, 0]], [[0, 2], [-1, 0]]):
+        with pytest.raises(eqx.EquinoxRuntimeError, match=r"node outside \[0, 3\) senders or \[0, 3\) receivers"):
+            jax.block_until_ready(compiled(x, jnp.array(outside)))

@@ -96,8 +96,19 @@ def check_host_range(ids: np.ndarray, size: int, row: int, size_name: str) -> No
         )
 
 
-def check_traced_range(senders: Any, receivers: Any, num_senders: int, num_receivers: int) -> tuple[Any, Any]:
-    """Run-time version of `check_host_range` (`eqx.error_if`)."""
+def rows_in_range(edge_index: Any, num_senders: int, num_receivers: int, *, check: bool) -> tuple[Any, Any]:
+    """The int32 rows of an edge list: ids checked now if they are known, else at run time (`check`, `eqx.error_if`).
+
+    Sizes left open for an export are not checked: a check is a call into Python, which no exported program can make.
+    """
+    if is_concrete(edge_index):  # before taking rows: under jit even a constant's rows are traced
+        senders, receivers = split_rows(np.asarray(edge_index))
+        check_host_range(senders, num_senders, 0, "num_senders")
+        check_host_range(receivers, num_receivers, 1, "num_receivers")
+    senders, receivers = (jnp.asarray(row, jnp.int32) for row in split_rows(jnp.asarray(edge_index)))
+    closed = all(isinstance(size, int) for size in (num_senders, num_receivers, senders.shape[0]))
+    if is_concrete(edge_index) or not check or not closed:
+        return senders, receivers
     outside = (senders < 0) | (senders >= num_senders), (receivers < 0) | (receivers >= num_receivers)
     message = f"`edge_index` holds a node outside [0, {num_senders}) senders or [0, {num_receivers}) receivers."
     return eqx.error_if((senders, receivers), jnp.any(outside[0] | outside[1]), message)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
 from .. import _primitives as prim
-from ._edge_build import check_host_range, check_traced_range, compress, is_concrete, split_rows
+from ._edge_build import check_host_range, compress, is_concrete, rows_in_range, split_rows
 
 
 T = TypeVar("T")
@@ -169,9 +169,10 @@ class EdgeList(AbstractEdges):
         num_senders: int,
         num_receivers: int,
         edge_mask: Bool[AnyArray, " num_edges"] | None = None,
+        check: bool = True,
     ) -> "EdgeList":
-        """The edges as they are; arguments of `EdgeIndex.from_array`, but ids are not checked and nothing is sorted."""
-        senders, receivers = split_rows(jnp.asarray(edge_index))
+        """The edges as they are: arguments and errors of `EdgeIndex.from_array`, but nothing is sorted."""
+        senders, receivers = rows_in_range(edge_index, num_senders, num_receivers, check=check)
         mask = None if edge_mask is None else jnp.asarray(edge_mask)
         return cls(
             senders=senders, receivers=receivers, edge_mask=mask, num_senders=num_senders, num_receivers=num_receivers
@@ -263,7 +264,7 @@ class EdgeIndex(AbstractEdges):
         num_senders: int,
         num_receivers: int,
         edge_mask: Bool[AnyArray, " num_edges"] | None = None,
-        check: bool = False,
+        check: bool = True,
     ) -> "EdgeIndex":
         """Sorts a `(2, num_edges)` edge list, on the host if its values are known, else under jit (static sizes).
 
@@ -272,13 +273,14 @@ class EdgeIndex(AbstractEdges):
         - `edge_index`: row 0 the sender j, row 1 the receiver i of each edge.
         - `num_senders`, `num_receivers`: static ints; equal for an ordinary graph, different for a bipartite one.
         - `edge_mask`: False for edges that contribute nothing (padding), in the same order; `None`: all count.
-        - `check`: under jit, check the range of the ids at run time (`eqx.error_if`: one pass over the edges).
-            Values known now are always checked.
+        - `check`: under jit, check the range of the ids at run time (`eqx.error_if`: one pass over the edges), unless
+            sizes are left open for an export. Values known now are always checked.
 
         **Returns:** the layout, as JAX arrays.
 
         **Raises:** `ValueError` for a wrong shape or an id out of range, `TypeError` for a dtype that is not an
-        integer's. Under jit without `check`, an id out of range gives a meaningless layout.
+        integer's. Under jit, `eqx.EquinoxRuntimeError` for an id out of range; without `check` the layout is then
+        meaningless.
         """
         if is_concrete(edge_index, edge_mask):
             mask = None if edge_mask is None else np.asarray(edge_mask)
@@ -286,9 +288,7 @@ class EdgeIndex(AbstractEdges):
                 np.asarray(edge_index), num_senders=num_senders, num_receivers=num_receivers, edge_mask=mask
             )
             return jax.device_put(host)
-        senders, receivers = (jnp.asarray(row, jnp.int32) for row in split_rows(jnp.asarray(edge_index)))
-        if check:
-            senders, receivers = check_traced_range(senders, receivers, num_senders, num_receivers)
+        senders, receivers = rows_in_range(edge_index, num_senders, num_receivers, check=check)
         return cls._from_rows(senders, receivers, num_senders, num_receivers, edge_mask)
 
     @classmethod
@@ -418,7 +418,7 @@ class EdgeIndex(AbstractEdges):
             one = self.restore(jnp.asarray(self.edge_mask))
             mask = jnp.concatenate([one, one])
         edges = EdgeIndex.from_array(
-            both, num_senders=self.num_senders, num_receivers=self.num_receivers, edge_mask=mask
+            both, num_senders=self.num_senders, num_receivers=self.num_receivers, edge_mask=mask, check=False
         )
         return edges.with_kernel(self.kernel)
 
@@ -429,7 +429,7 @@ EdgeIndexLike = AbstractEdges | Int[Array, "2 num_edges"] | Int[np.ndarray, "2 n
 def as_edges(edge_index: EdgeIndexLike, *, num_senders: int, num_receivers: int) -> AbstractEdges:
     """`edge_index` as a layout: a layout is returned as it is (sizes checked), an array becomes an `EdgeList`.
 
-    Ids of an array are checked where they are known (outside of jit). Inside, build `EdgeIndex.from_array(check=True)`.
+    Ids of an array out of range are an error, now or under jit at run time (see `EdgeIndex.from_array`).
     """
     if isinstance(edge_index, AbstractEdges):
         if (edge_index.num_senders, edge_index.num_receivers) != (num_senders, num_receivers):
@@ -439,9 +439,4 @@ def as_edges(edge_index: EdgeIndexLike, *, num_senders: int, num_receivers: int)
                 "Rebuild the EdgeIndex for this graph."
             )
         return edge_index
-    edges = EdgeList.from_array(edge_index, num_senders=num_senders, num_receivers=num_receivers)
-    if is_concrete(edge_index):
-        host = np.asarray(edge_index)  # before taking rows: under jit even a constant's rows are traced
-        check_host_range(host[0], num_senders, 0, "num_senders")
-        check_host_range(host[1], num_receivers, 1, "num_receivers")
-    return edges
+    return EdgeList.from_array(edge_index, num_senders=num_senders, num_receivers=num_receivers)

@@ -205,4 +205,5 @@ def _nearest(
         num_senders=num_senders,
         num_receivers=num_receivers,
         edge_mask=found.reshape(-1),
+        check=False,  # ids of its own making
     )
