@@ -1,0 +1,71 @@
+"""Whether models trained from several seeds found the same thing."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import procrustes
+
+from ._alignment import align
+from ._arrays import AnyArray, to_float64
+from ._matching import match_modes
+from ._splits import AbstractSplit, BlockedSplit
+
+
+class Consistency(eqx.Module):
+    """Agreement of every pair of runs; diagonals are one.
+
+    - `correlations`: mean held-out canonical correlation of the latents: blind to any linear map between them.
+    - `similarity`: 1 minus the Procrustes disparity: blind to rotation, reflection and one scale only.
+    - `timescales`: typical factor between matched timescales (1 is agreement), or None.
+    """
+
+    correlations: Float[np.ndarray, "runs runs"]
+    similarity: Float[np.ndarray, "runs runs"]
+    timescales: Float[np.ndarray, "runs runs"] | None
+
+    def __str__(self) -> str:
+        pairs = np.triu_indices(len(self.correlations), 1)
+
+        def say(name: str, table: np.ndarray) -> str:
+            values = table[pairs]
+            return f"{name} {values.mean():.3f} (from {values.min():.3f} to {values.max():.3f})"
+
+        parts = [say("held-out CCA", self.correlations), say("Procrustes similarity", self.similarity)]
+        if self.timescales is not None:
+            parts.append(say("factor between timescales", self.timescales))
+        return f"{len(pairs[0])} pairs of runs: " + "; ".join(parts)
+
+
+def consistency(
+    latents: Sequence[Float[AnyArray, "time latents"]] | Float[AnyArray, "runs time latents"],
+    *,
+    timescales: Sequence[Float[AnyArray, " modes"]] | None = None,
+    split: AbstractSplit = BlockedSplit(),
+) -> Consistency:
+    """Compare the latents that several runs inferred from one recording, pair by pair.
+
+    **Arguments:** `timescales`: of each run, to be matched one to one; NaN (zero modes) are left out.
+
+    **Raises:** `ValueError` for fewer than two runs, or latents whose shapes differ.
+    """
+    runs = [to_float64(run, "latents") for run in latents]
+    if len(runs) < 2:
+        raise ValueError(f"`latents` must come from at least two runs; got {len(runs)}.")
+    if len({run.shape for run in runs}) > 1:
+        raise ValueError(f"`latents` must have one shape; got {[run.shape for run in runs]}.")
+    if timescales is not None and len(timescales) != len(runs):
+        raise ValueError(f"`timescales` must have one entry for each of {len(runs)} runs; got {len(timescales)}.")
+    shape = (len(runs), len(runs))
+    correlations, similarity, factors = np.ones(shape), np.ones(shape), np.ones(shape)
+    for i in range(len(runs)):
+        for j in range(i):
+            correlations[i, j] = correlations[j, i] = align(runs[i], runs[j], split).correlations.mean()
+            similarity[i, j] = similarity[j, i] = 1 - procrustes(runs[i], runs[j])[2]
+            if timescales is not None:
+                true = np.asarray(timescales[i], np.float64)
+                match = match_modes(true[np.isfinite(true)], timescales[j], num_draws=1, key=jr.key(0))
+                factors[i, j] = factors[j, i] = match.error
+    return Consistency(correlations, similarity, None if timescales is None else factors)
