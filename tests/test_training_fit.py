@@ -21,6 +21,8 @@ from eqx_dynamics.training import (
     fit,
     make_step,
 )
+from eqx_dynamics.training._data import stack
+from eqx_dynamics.training._runner import Runner
 from training_support import batches, close, data, make_model, regression, squared_error, with_metrics
 
 
@@ -124,6 +126,29 @@ def test_a_run_in_the_middle_of_an_epoch_finishes_it():
     assert int(state.step) == 12 and history["loss"].shape == (2,)
     fresh, _ = fit(half, STEP, data(batch_size=48), epochs=1)  # two batches: the old epoch would be over
     assert int(fresh.step) == 4
+
+
+def test_the_host_goes_on_while_the_device_computes():
+    def loss(model, batch, key):  # half a second
+        return jax.lax.fori_loop(0, 100_000, lambda _, x: jnp.sin(x), squared_error(model, batch, key))
+
+    step = make_step(loss, optax.sgd(0.1), nan_policy=None)
+    run = Runner(step, start(step))
+    for wait in (True, False):  # compiled by the first
+        outcome = run(stack(batches()[:2]))
+        assert wait or not outcome.metrics["loss"].is_ready()
+        jax.block_until_ready(outcome)
+
+
+def test_errors_of_the_device_have_their_own_words():
+    def loss(model, batch, key):
+        x, y = batch
+        return squared_error(model, (eqx.error_if(x, jnp.isnan(x).any(), "x is not a number; clean it"), y), key)
+
+    step, callback = make_step(loss, optax.sgd(0.1)), Recording([])
+    with pytest.raises(eqx.EquinoxRuntimeError, match="^x is not a number; clean it$"):
+        fit(start(step), step, poisoned_batches() * 9, steps=108, steps_per_dispatch=2, callbacks=[callback])
+    assert callback.seen[-1] is None and len(callback.seen) - 2 <= 6  # of 54 dispatches
 
 
 def test_no_epochs_change_nothing():

@@ -10,6 +10,7 @@ import numpy as np
 from ._callbacks import AbstractCallback
 from ._data import ArrayData
 from ._dispatch import plan_run
+from ._errors import errors_named
 from ._evaluate import Evaluate, Evaluation
 from ._history import as_history
 from ._runner import Runner
@@ -48,12 +49,14 @@ def fit(
     history: metric name to one value per epoch, or per dispatch if `steps` were counted.
 
     **Raises:** `ValueError` for bad arguments or data, before anything is computed; `NonFiniteError` as the step's
-    `nan_policy` wants it.
+    `nan_policy` wants it; `eqx.EquinoxRuntimeError` for what an `eqx.error_if` in the
+    loss finds, a few dispatches later.
     """
     runner, evaluation = Runner(step, state), Evaluation(evaluate, state)
     plan, dispatches = plan_run(runner.place(data), state, epochs, steps, steps_per_dispatch)
     rows, halts, metrics = [], deque(), {}
-    with Watch(callbacks, dataclasses.replace(plan, evaluated=evaluation.names), runner) as watch:
+    watching = Watch(callbacks, dataclasses.replace(plan, evaluated=evaluation.names), runner)
+    with errors_named(), watching as watch:
         for dispatch in dispatches:
             outcome = None
             if dispatch.batches is not None:
@@ -66,6 +69,6 @@ def fit(
             # Two dispatches late the flag is already there: looking at it does not hold the device up.
             if wants_stop or (len(halts) > 2 and halts.popleft()):
                 break
-        replacement = watch.finish()
+        replacement, history = watch.finish(), as_history(rows)
     step.check(runner.state)
-    return runner.state if replacement is None else replacement, as_history(rows)
+    return runner.state if replacement is None else replacement, history

@@ -3,6 +3,7 @@
 from typing import Any, no_type_check
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
@@ -30,17 +31,14 @@ class Runner:
         if step.placement is not None:
             state = step.placement.put_replicated(state)
         self._placement = step.placement
-        self._step, step_static = eqx.partition(step, eqx.is_array)
-        self._arrays, self._static = eqx.partition(state, eqx.is_array)
-        self._arrays, treedef = jtu.tree_flatten(self._arrays)
-        self._constants = _Constants((step_static, self._static, treedef))
+        self._step, self._arrays, self._constants = _Constants.of(step, state)
         self._run = _run_donating if step.donate else _run_keeping
 
     @property
     @no_type_check  # between two dispatches a check would cost more than the call
     def state(self) -> TrainState:
         """The state after the last dispatch; its buffers go to the next one."""
-        return self._constants.join(self._arrays)
+        return self._constants.state(self._arrays)
 
     def place(self, data: Any) -> Any:
         """Data in memory on the devices of the step; anything else as it is."""
@@ -53,19 +51,29 @@ class Runner:
         """Send one dispatch to the device; returns before it is done."""
         if self._placement is not None and isinstance(batches, Stacked):
             batches = Stacked(self._placement.put_stacked(batches.batches))
-        outcome, self._arrays = self._run((self._constants, self._step, batches), self._arrays)
+        leaves, structure = jtu.tree_flatten(batches)
+        outcome, self._arrays = self._run(self._constants, structure, self._step, leaves, self._arrays)
         return outcome
 
 
 class _Constants:
-    """What is not an array in a step and a state, as one leaf whose hash is computed once: keeps calls short."""
+    """What is not an array in a step and a state, as one object whose hash is computed once: keeps calls short."""
 
-    def __init__(self, parts: tuple[PyTree, PyTree, Any]):
-        self.step, self.state, self.treedef = parts
-        leaves, structure = jtu.tree_flatten((self.step, self.state))
+    def __init__(self, step: tuple[PyTree, Any], state: tuple[PyTree, Any]):
+        self._step, self._state = step, state
+        leaves, structure = jtu.tree_flatten((step[0], state[0]))
         # 1, 1.0 and True are equal but do not compile to the same code.
-        self._identity = (tuple((type(leaf), leaf) for leaf in leaves), structure, self.treedef)
+        self._identity = (tuple((type(leaf), leaf) for leaf in leaves), structure, step[1], state[1])
         self._hash = hash(self._identity)
+
+    @classmethod
+    def of(cls, step: TrainStep, state: TrainState) -> "tuple[list[Array], list[Array], _Constants]":
+        """The arrays of a step, those of a state, and the rest."""
+        step_arrays, step_rest = eqx.partition(step, eqx.is_array)
+        state_arrays, state_rest = eqx.partition(state, eqx.is_array)
+        step_leaves, step_structure = jtu.tree_flatten(step_arrays)
+        state_leaves, state_structure = jtu.tree_flatten(state_arrays)
+        return step_leaves, state_leaves, cls((step_rest, step_structure), (state_rest, state_structure))
 
     @no_type_check  # between two dispatches a check would cost more than the call
     def __hash__(self) -> int:
@@ -75,8 +83,11 @@ class _Constants:
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, _Constants) and self._identity == other._identity)
 
-    def join(self, arrays: list[Array]) -> TrainState:
-        return eqx.combine(jtu.tree_unflatten(self.treedef, arrays), self.state)
+    def step(self, arrays: list[Array]) -> TrainStep:
+        return eqx.combine(jtu.tree_unflatten(self._step[1], arrays), self._step[0])
+
+    def state(self, arrays: list[Array]) -> TrainState:
+        return eqx.combine(jtu.tree_unflatten(self._state[1], arrays), self._state[0])
 
 
 class _OverArrays(eqx.Module):
@@ -86,20 +97,21 @@ class _OverArrays(eqx.Module):
     constants: _Constants = eqx.field(static=True)
 
     def __call__(self, x: PyTree, state: list[Array], *, key: PRNGKeyArray | None = None) -> tuple[Any, list[Array]]:
-        metrics, new = self.step(x, self.constants.join(state))
+        metrics, new = self.step(x, self.constants.state(state))
         applied = jnp.bool_(True) if new.health is None else new.health.applied
         return (metrics, applied), jtu.tree_leaves(eqx.filter(new, eqx.is_array))
 
 
-def _run(fixed: tuple[_Constants, PyTree, AbstractBatches], arrays: list[Array]) -> tuple[Outcome, list[Array]]:
-    constants, step_arrays, batches = fixed
-    step: TrainStep = eqx.combine(step_arrays, constants.step)
-    before = constants.join(arrays)
+def _run(
+    constants: _Constants, structure: Any, step_arrays: list[Array], leaves: list[Any], arrays: list[Array]
+) -> tuple[Outcome, list[Array]]:
+    step, batches = constants.step(step_arrays), jtu.tree_unflatten(structure, leaves)
+    before = constants.state(arrays)
     xs = batches.stacked(before)
     if step.placement is not None:
         xs = step.placement.split(xs, axis=1)
     (metrics, applied), arrays = scan(_OverArrays(step, constants), xs, arrays, unroll=1)
-    after = constants.join(arrays)
+    after = constants.state(arrays)
     after = eqx.tree_at(lambda state: state.epoch_start, after, batches.epoch_start(before, after))
     halted = jnp.bool_(False) if after.health is None else after.health.halted
     outcome = Outcome(jtu.tree_map(lambda m: jnp.mean(m, where=applied), metrics), applied.sum(), halted)
@@ -107,5 +119,6 @@ def _run(fixed: tuple[_Constants, PyTree, AbstractBatches], arrays: list[Array])
     return result if step.placement is None else step.placement.replicate(result)
 
 
-_run_keeping = eqx.filter_jit(_run)
-_run_donating = eqx.filter_jit(_run, donate="all-except-first")
+# Not `eqx.filter_jit`, which waits for the result of every call: the host would never work while the device does.
+_run_keeping = jax.jit(_run, static_argnums=(0, 1))
+_run_donating = jax.jit(_run, static_argnums=(0, 1), donate_argnums=4)
