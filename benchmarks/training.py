@@ -1,4 +1,5 @@
-"""What `fit` costs beside what it runs. Times are the smallest of interleaved repeats, after compilation.
+"""What `fit` costs beside what it runs. Times are the smallest of interleaved repeats, after compilation;
+the progress bar's cost is the median over pairs of neighbouring runs.
 
     python benchmarks/training.py            # about two minutes on two quiet cores
     python benchmarks/training.py --small    # does it run
@@ -55,6 +56,20 @@ def smallest(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, f
     return times
 
 
+def paired(plain: Callable[[], object], other: Callable[[], object], pairs: int) -> tuple[float, float]:
+    """Cost of `other` relative to `plain`: the median of the ratios of neighbouring runs, and its standard error."""
+    ratios = []
+    for n in range(pairs):
+        seconds = {}
+        for run in (plain, other) if n % 2 else (other, plain):
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds[run] = time.perf_counter() - began
+        ratios.append(seconds[other] / seconds[plain] - 1)
+    spread = 1.4826 * np.median(np.abs(ratios - np.median(ratios)))
+    return float(np.median(ratios)), float(1.2533 * spread / pairs**0.5)
+
+
 def overhead(num_batches: int, epochs: int, repeats: int) -> None:
     x = np.random.default_rng(0).normal(size=(num_batches * BATCH, 16)).astype(np.float32)
     y = x.sum(-1, keepdims=True)
@@ -103,15 +118,17 @@ def overhead(num_batches: int, epochs: int, repeats: int) -> None:
     def bar():
         return ProgressBar(stream=Terminal())
 
+    def in_memory(*callbacks):
+        return fit(start, step, data, epochs=epochs, callbacks=callbacks)[1]
+
+    def iterator(*callbacks):
+        return fit(start, step, batches, epochs=epochs, steps_per_dispatch=32, callbacks=callbacks)[1]
+
     times = smallest(
         {
             "lax.scan by hand": by_hand,
-            "fit, in memory": lambda: fit(start, step, data, epochs=epochs)[1],
-            "fit, in memory, progress bar": lambda: fit(start, step, data, epochs=epochs, callbacks=[bar()])[1],
-            "fit, iterator, K=32": lambda: fit(start, step, batches, epochs=epochs, steps_per_dispatch=32)[1],
-            "fit, iterator, K=32, progress bar": lambda: fit(
-                start, step, batches, epochs=epochs, steps_per_dispatch=32, callbacks=[bar()]
-            )[1],
+            "fit, in memory": in_memory,
+            "fit, iterator, K=32": iterator,
             "Python loop of jitted steps": python_loop,
         },
         repeats,
@@ -121,14 +138,13 @@ def overhead(num_batches: int, epochs: int, repeats: int) -> None:
     print(f"{'':36}{'us/step':>10}{'/ by hand':>12}")
     for name, seconds in times.items():
         print(f"{name:36}{seconds / steps * 1e6:10.1f}{seconds / hand:12.2f}")
-    memory, iterator = times["fit, in memory"], times["fit, iterator, K=32"]
+    memory = times["fit, in memory"]
     print(f"in memory / by hand            {memory / hand:6.2f}   (bar: <= 1.15)")
-    print(f"iterator / by hand             {iterator / hand:6.2f}   (bar: <= 1.30)")
+    print(f"iterator / by hand             {times['fit, iterator, K=32'] / hand:6.2f}   (bar: <= 1.30)")
     print(f"Python loop / in memory        {times['Python loop of jitted steps'] / memory:6.2f}   (bar: >= 5)")
-    cost = times["fit, in memory, progress bar"] / memory - 1
-    print(f"progress bar, in memory        {cost:6.1%}   (bar: < 2 %)")
-    cost = times["fit, iterator, K=32, progress bar"] / iterator - 1
-    print(f"progress bar, iterator         {cost:6.1%}   (bar: < 2 %)")
+    for name, run in (("in memory", in_memory), ("iterator", iterator)):
+        cost, error = paired(run, lambda run=run: run(ProgressBar(stream=Terminal())), 8 * repeats)
+        print(f"progress bar, {name:17}{cost:6.1%} +- {error:.1%}   (bar: < 2 %)")
 
 
 def checkpoints(megabytes: int) -> None:

@@ -146,7 +146,7 @@ def test_errors_of_the_device_have_their_own_words():
         return squared_error(model, (eqx.error_if(x, jnp.isnan(x).any(), "x is not a number; clean it"), y), key)
 
     step, callback = make_step(loss, optax.sgd(0.1)), Recording([])
-    with pytest.raises(eqx.EquinoxRuntimeError, match="^x is not a number; clean it$"):
+    with pytest.raises(eqx.EquinoxRuntimeError, match=r"^x is not a number; clean it$"):
         fit(start(step), step, poisoned_batches() * 9, steps=108, steps_per_dispatch=2, callbacks=[callback])
     assert callback.seen[-1] is None and len(callback.seen) - 2 <= 6  # of 54 dispatches
 
