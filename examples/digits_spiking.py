@@ -25,6 +25,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from eqx_dynamics import Recorded, Sequential, scan
+from eqx_dynamics.plot import plot_membrane, plot_raster
 from eqx_dynamics.spiking import ConstantGain, FastSigmoid, LICell, LIFCell
 from eqx_dynamics.training import ArrayData, ProgressBar, fit, make_step
 
@@ -89,39 +90,32 @@ def make_loss(config: Config) -> Callable:
 def plot(config: Config, model: Sequential, pixels: np.ndarray, labels: np.ndarray) -> None:
     """A raster of every layer, and membranes with their threshold, for the first digit given."""
     inputs = latency_code(jnp.asarray(pixels[:1]), config.num_steps)
-    layers = [("input pixel", inputs)]
+    layers = {"input pixel": inputs}
     for number, depth in enumerate((2, 4), start=1):
         part = Sequential(model.layers[:depth])
-        layers.append((f"neuron, layer {number}", scan(part, inputs, part.init_state((1,)))[0]))
+        layers[f"neuron, layer {number}"] = scan(part, inputs, part.init_state((1,)))[0]
     (readout, states), _ = scan(Recorded(model), inputs, model.init_state((1,)))
 
     figure, axes = plt.subplots(3, 1, figsize=(7, 7), sharex=True, layout="constrained")
-    for axis, (name, spikes) in zip(axes, layers, strict=True):
-        steps, neurons = np.nonzero(np.asarray(spikes[:, 0]))
-        axis.scatter(steps, neurons, s=6, c="black", marker="|")
-        axis.set_ylabel(name)
-        axis.set_title(f"{len(steps)} spikes", loc="right", fontsize=9)
+    for axis, (name, spikes) in zip(axes, layers.items(), strict=True):
+        plot_raster(spikes[:, 0], neuron=name, ax=axis)
+        axis.label_outer()
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_title(f"Digit {labels[0]}: one early spike for a bright pixel", loc="left")
-    axes[-1].set_xlabel("time (ms)")
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(config.output / "digits_raster.png", dpi=120)
 
     figure, axes = plt.subplots(2, 1, figsize=(7, 5.5), sharex=True, layout="constrained")
-    busiest = np.argsort(-np.asarray(layers[1][1][:, 0].sum(0)))[:3]
-    for neuron, color in zip(busiest, ("C0", "C1", "C2"), strict=True):
-        membrane = np.asarray(states[1].membrane[:, 0, neuron])
-        fired = np.nonzero(np.asarray(layers[1][1][:, 0, neuron]))[0]
-        axes[0].plot(membrane, color=color, label=f"neuron {neuron}")
-        axes[0].vlines(fired, 1.0, 1.4, color=color)
-    axes[0].axhline(1.0, color="gray", linestyle="--", linewidth=1, label="threshold")
-    axes[0].set(ylabel="membrane (units of threshold)", title="Layer 1 after reset; bars mark spikes")
-    axes[0].legend(fontsize=8, ncols=2)
-    for digit in range(10):
-        color, width = ("C3", 2.5) if digit == labels[0] else ("lightgray", 1.0)
-        axes[1].plot(np.asarray(readout[:, 0, digit]), color=color, linewidth=width, zorder=width)
-    axes[1].set(
-        xlabel="time (ms)", ylabel="readout membrane", title=f"Readouts of ten digits; red: {labels[0]}, the truth"
-    )
+    hidden = layers["neuron, layer 1"][:, 0]
+    busiest = np.argsort(-np.asarray(hidden.sum(0)))[:3]
+    names = tuple(f"neuron {i}" for i in busiest)
+    membranes, unit = states[1].membrane[:, 0, busiest], "units of threshold"
+    plot_membrane(membranes, spikes=hidden[:, busiest], threshold=1.0, unit=unit, labels=names, ax=axes[0])
+    axes[0].set(title="Layer 1 after reset; bars mark spikes", xlabel="")
+    plot_membrane(readout[:, 0], unit=unit, labels=tuple(f"digit {i}" for i in range(10)), ax=axes[1])
+    for digit, line in enumerate(axes[1].lines):
+        line.set(color="C3" if digit == labels[0] else "lightgray", zorder=3 if digit == labels[0] else 1)
+    axes[1].get_legend().remove()
+    axes[1].set(title=f"Readouts of ten digits; red: {labels[0]}, the truth", ylabel=f"readout ({unit})")
     axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(config.output / "digits_membrane.png", dpi=120)
     plt.close("all")
