@@ -14,21 +14,26 @@ from jaxtyping import Array
 
 import eqx_dynamics.spiking as sp
 from eqx_dynamics import AbstractCell, Recorded, scan
-from reference_snn_surrogates import CURVES
+from reference_snn_surrogates import CURVES, surrogate_of
 from reference_snn_toolbox import TOOLBOX
 
 
 Params = dict[str, Any]
 Run = Callable[[Params], dict[str, Array]]
 Mechanism = Literal["subtract", "zero", "none"]
-SIZE = 5
 
 
 class Case(NamedTuple):
     """What a manifest says of a case in words, and its arrays."""
 
+    name: str
     equation: str
+    surrogate: sp.AbstractSurrogate
     arrays: dict[str, np.ndarray]
+
+    @property
+    def size(self) -> int:
+        return self.arrays["p_W"].shape[0]
 
 
 def build(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Run | None:
@@ -47,13 +52,17 @@ def build(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ru
         return ft.partial(_stateleaky, arrays)
     if name == "seed_brainstate_2024":
         return ft.partial(_seed, arrays)
-    make = CELLS.get(name)
-    return None if make is None else ft.partial(_run, make, entry.get("equation", ""), arrays)
+    # A name that is not known may still begin like one: `st_leaky_zero_sigmoid` is a kind of `st_leaky`.
+    kind = max((kind for kind in CELLS if name == kind or name.startswith(f"{kind}_")), key=len, default=None)
+    surrogate = surrogate_of(str(entry.get("surrogate", "none")))
+    if kind is None or surrogate is None or "p_W" not in arrays or "mem_key" not in entry:
+        return None
+    return ft.partial(_run, CELLS[kind], Case(name, str(entry.get("equation", "")), surrogate, arrays))
 
 
-def _run(make: Callable, equation: Any, arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
-    p = {name: jnp.asarray(value) for name, value in p.items()}
-    made = make(p, Case(str(equation), arrays))
+def _run(make: Callable, case: Case, p: Params) -> dict[str, Array]:
+    arrays, p = case.arrays, {name: jnp.asarray(value) for name, value in p.items()}
+    made = make(p, case)
     cell, view, state = made if len(made) == 3 else (*made, None)
     current = p["x"] @ p["W"].T + p["b"][None, None]
     state = cell.init_state(current.shape[1:2]) if state is None else state(current.shape[1:2])
@@ -64,16 +73,19 @@ def _run(make: Callable, equation: Any, arrays: dict[str, np.ndarray], p: Params
 
 def _number(case: Case, name: str, default: float) -> float:
     """A constant as written in the manifest's equation, such as `th=.9`."""
-    found = re.search(rf"(?<![A-Za-z_]){name}\s*=\s*(-?\d*\.?\d+)", case.equation)
+    found = re.search(rf"(?<![A-Za-z_]){name}\s*=\s*(-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)", case.equation)
     return float(found.group(1)) if found else default
 
 
 def _threshold(case: Case, *candidates: float, lag: int = 0) -> float:
-    """The threshold as written, or else the first candidate that lies between the membranes that fired and did not."""
+    """The threshold as written, or else the first candidate, or the shortest decimal, between the membranes that
+    fired and those that did not."""
     membrane, fired = case.arrays["s_mem"], case.arrays["spk"] > 0
     membrane, fired = (membrane[:-lag], fired[lag:]) if lag else (membrane, fired)
-    for candidate in (_number(case, "th", candidates[0]), *candidates):
-        if membrane[~fired].max() <= candidate < membrane[fired].min():
+    low, high = float(membrane[~fired].max()), float(membrane[fired].min())
+    decimals = (round(low + (high - low) / 2, digits) for digits in range(1, 6))
+    for candidate in (_number(case, "th", candidates[0]), *candidates, *decimals):
+        if low <= candidate < high:
             return candidate
     return candidates[0]
 
@@ -98,79 +110,88 @@ def _syn(states: Any) -> Array:
 # snnTorch
 
 
-def _leaky(reset: Mechanism, *, delay: bool = True, surrogate: sp.AbstractSurrogate = sp.ATan(2.0)) -> Callable:
-    def make(p: Params, case: Case) -> tuple:
-        beta = p.get("beta", _number(case, "beta", 0.85))
-        threshold = p.get("threshold", _number(case, "th", 0.9))
-        cell = sp.LIF.like_snntorch(
-            SIZE, beta, threshold=threshold, reset_mechanism=reset, reset_delay=delay, surrogate=surrogate
-        )
-        return cell, _mem
-
-    return make
+def _mechanism(case: Case) -> Mechanism:
+    """What the name says, or else the equation."""
+    named = [token for token in case.name.split("_") if token in ("subtract", "zero", "none")]
+    if named:
+        return "zero" if named[0] == "zero" else "none" if named[0] == "none" else "subtract"
+    return "zero" if "1-reset" in case.equation else "subtract" if "reset*th" in case.equation else "none"
 
 
-def _synaptic(reset: Mechanism) -> Callable:
-    def make(p: Params, case: Case) -> tuple:
-        threshold = _threshold(case, 1.0, 0.9)
-        options = {"alpha": p["alpha"], "threshold": threshold, "reset_mechanism": reset, "zero_after_input": True}
-        return sp.LIF.like_snntorch(SIZE, p["beta"], **options), _with(syn=_syn)
+def _delayed(case: Case) -> bool:
+    return "nodelay" not in case.name and "reset_delay=False" not in case.equation
 
-    return make
+
+def _leaky(p: Params, case: Case) -> tuple:
+    cell = sp.LIF.like_snntorch(
+        case.size,
+        p.get("beta", _number(case, "beta", 0.85)),
+        threshold=p.get("threshold", _number(case, "th", 0.9)),
+        reset_mechanism=_mechanism(case),
+        reset_delay=_delayed(case),
+        surrogate=case.surrogate,
+    )
+    return cell, _mem
+
+
+def _synaptic(p: Params, case: Case) -> tuple:
+    cell = sp.LIF.like_snntorch(
+        case.size,
+        p.get("beta", _number(case, "beta", 0.8)),
+        alpha=p.get("alpha", _number(case, "alpha", 0.7)),
+        threshold=p.get("threshold", _threshold(case, 1.0, 0.9)),
+        reset_mechanism=_mechanism(case),
+        reset_delay=_delayed(case),
+        zero_after_input=True,
+        surrogate=case.surrogate,
+    )
+    return (sp.Recurrent(cell, _feedback(p)), _within(_with(syn=_syn))) if "V" in p else (cell, _with(syn=_syn))
+
+
+def _rleaky(p: Params, case: Case) -> tuple:
+    cell = sp.LIF.like_snntorch(
+        case.size,
+        p.get("beta", _number(case, "beta", 0.85)),
+        threshold=p.get("threshold", _threshold(case, 0.9, 1.0)),
+        reset_mechanism=_mechanism(case),
+        reset_delay=_delayed(case),
+        zero_after_input=True,
+        surrogate=case.surrogate,
+    )
+    return sp.Recurrent(cell, _feedback(p)), _within(_mem)
 
 
 def _alpha(p: Params, case: Case) -> tuple:
     slow, fast = (sp.tau_from_beta(_number(case, key, value)) for key, value in (("alpha", 0.9), ("beta", 0.8)))
-    cell = sp.AlphaCell(SIZE, slow, fast, threshold=_number(case, "th", 0.6))
+    cell = sp.AlphaCell(case.size, slow, fast, threshold=_number(case, "th", 0.6), surrogate=case.surrogate)
     return cell, _with(syn_exc=lambda s: s.excitation, syn_inh=lambda s: s.inhibition)
 
 
-def _lapicque(reset: sp.AbstractReset) -> Callable:
-    def make(p: Params, case: Case) -> tuple:
-        resistance, capacitance = _number(case, "R", 2.0), _number(case, "C", 2.5)
-        cell = sp.LIFCell(
-            SIZE,
-            resistance * capacitance,
-            threshold=_number(case, "th", 0.8),
-            reset=reset,
-            surrogate=sp.ATan(2.0, tie=">"),
-            decay=sp.EulerDecay(),
-            input_gain=sp.RateGain(resistance),
-            dt=_number(case, "dt", 1.0),
-        )
-        return cell, _mem
-
-    return make
-
-
-def _rleaky(reset: Mechanism) -> Callable:
-    def make(p: Params, case: Case) -> tuple:
-        cell = sp.LIF.like_snntorch(
-            SIZE,
-            p.get("beta", _number(case, "beta", 0.85)),
-            threshold=_threshold(case, 0.9, 1.0),
-            reset_mechanism=reset,
-            zero_after_input=True,
-        )
-        return sp.Recurrent(cell, _feedback(p)), _within(_mem)
-
-    return make
-
-
-def _rsynaptic(p: Params, case: Case) -> tuple:
-    cell = sp.LIF.like_snntorch(
-        SIZE,
-        _number(case, "beta", 0.8),
-        alpha=_number(case, "alpha", 0.7),
-        threshold=_number(case, "th", 1.0),
+def _lapicque(p: Params, case: Case) -> tuple:
+    resistance, capacitance = _number(case, "R", 2.0), _number(case, "C", 2.5)
+    resets: dict[Mechanism, sp.AbstractReset] = {
+        "subtract": sp.SubtractReset(timing="after_decay"),
+        "zero": sp.ValueReset(timing="after_decay"),
+        "none": sp.NoReset(),
+    }
+    cell = sp.LIFCell(
+        case.size,
+        resistance * capacitance,
+        threshold=p.get("threshold", _number(case, "th", 0.8)),
+        reset=resets[_mechanism(case)],
+        surrogate=case.surrogate,
+        decay=sp.EulerDecay(),
+        input_gain=sp.RateGain(resistance),
+        dt=_number(case, "dt", 1.0),
     )
-    return sp.Recurrent(cell, _feedback(p)), _within(_with(syn=_syn))
+    return cell, _mem
 
 
 def _feedback(p: Params) -> Callable[[Array], Array]:
     if "Vd" in p:
         return sp.OneToOne(p["Vd"])
-    linear = eqx.nn.Linear(SIZE, SIZE, use_bias="bV" in p, key=jax.random.key(0))
+    size = p["V"].shape[0]
+    linear = eqx.nn.Linear(size, size, use_bias="bV" in p, key=jax.random.key(0))
     where = (lambda m: [m.weight, m.bias]) if "bV" in p else (lambda m: [m.weight])
     return eqx.tree_at(where, linear, [p["V"], p["bV"]] if "bV" in p else [p["V"]])
 
@@ -181,7 +202,7 @@ def _stateleaky(arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
     current = arrays["x"] @ arrays["W"].T + arrays["b"]
     ratio = (arrays["mem"][1] - current[1]) / arrays["mem"][0]
     cell = sp.LIFCell(
-        SIZE,
+        current.shape[-1],
         float(-1 / np.log(np.median(ratio))),
         threshold=0.9,
         reset=sp.NoReset(),
@@ -200,37 +221,58 @@ def _stateleaky(arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
     return out | {"loss": value, "g_W": grads[0], "g_b": grads[1]}
 
 
-# Norse: dt = 1 ms, time constants of 10 and 5 ms
+# Norse: inverse time constants in 1/s, steps in s
+
+
+def _norse_constants(case: Case) -> dict[str, Any]:
+    return {
+        "tau_mem": 1000 / _number(case, "tau_mem_inv", 100.0),
+        "threshold": _number(case, "v_th", 1.0),
+        "v_reset": _number(case, "v_reset", 0.0),
+        "v_leak": _number(case, "v_leak", 0.0),
+        "dt": 1000 * _number(case, "dt", 1e-3),
+        "surrogate": case.surrogate,
+    }
+
+
+def _norse_synapse(case: Case) -> tuple[float, Callable[[Any], Array]]:
+    """The time constant, and the current as Norse records it: after the decay of its step, here before."""
+    rate = _number(case, "tau_syn_inv", 200.0)
+    return 1000 / rate, lambda states: (1 - rate * _number(case, "dt", 1e-3)) * states.current
 
 
 def _norse(*, subtract: bool = False, box: bool = False, recurrent: bool = False) -> Callable:
     def make(p: Params, case: Case) -> tuple:
+        tau_syn, current = _norse_synapse(case)
         method = "subtract" if subtract else "value"
-        tau_syn = None if box else 5.0
-        cell = sp.LIF.like_norse(SIZE, 10.0, tau_syn, reset_method=method, detach=recurrent)
-        view = _mem if box else _with(i=_decayed)
+        options = {"tau_syn": None if box else tau_syn, "reset_method": method, "detach": recurrent}
+        cell = sp.LIF.like_norse(case.size, **options, **_norse_constants(case))
+        view = _mem if box else _with(i=current)
         return (sp.Recurrent(cell, _feedback(p)), _within(view)) if recurrent else (cell, view)
 
     return make
 
 
-def _decayed(states: Any) -> Array:
-    """Norse records the current after the decay of its step, here it is recorded as the membrane saw it."""
-    return 0.8 * states.current
-
-
 def _norse_refractory(p: Params, case: Case) -> tuple:
-    cell = sp.LIF.like_norse(SIZE, refractory=sp.Refractory(3, differentiable=True))
-    return cell, _with(i=_decayed, rho=lambda s: s.countdown)
+    tau_syn, current = _norse_synapse(case)
+    steps = re.search(r"\+\s*z\s*\*\s*(\d+)\s*$", case.equation)
+    period = sp.Refractory(int(steps.group(1)) if steps else 3, differentiable=True)
+    cell = sp.LIF.like_norse(case.size, tau_syn=tau_syn, refractory=period, **_norse_constants(case))
+    return cell, _with(i=current, rho=lambda s: s.countdown)
 
 
 def _norse_lsnn(*, recurrent: bool) -> Callable:
     def make(p: Params, case: Case) -> tuple:
-        start = _number(case, "b0", 1.0) - 1.0
-        adaptation = sp.ThresholdAdaptation(200.0, increment=1.8, detach=recurrent)
-        cell = sp.LIF.like_norse(SIZE, adaptation=adaptation, detach=recurrent)
-        view = _with(i=_syn, b=lambda s: 1 + s.adaptation)
+        rate, jump = _match(case, r"dt\*\(?([\d.]+)\)?\*\(v_th-b\)", 5.0), _match(case, r"b'\+z\*([\d.]+)", 1.8)
+        adaptation = sp.ThresholdAdaptation(1000 / rate, increment=jump, detach=recurrent)
+        cell = sp.LIF.like_norse(case.size, adaptation=adaptation, detach=recurrent, **_norse_constants(case))
+        threshold = _number(case, "v_th", 1.0)
+        view = _with(i=_syn, b=lambda s: threshold + s.adaptation)
         layer: AbstractCell = sp.Recurrent(cell, _feedback(p)) if recurrent else cell
+        # As written, or else read off the first step.
+        kept = 1 - rate * _number(case, "dt", 1e-3)
+        first = (case.arrays["s_b"][0] - jump * case.arrays["spk"][0] - threshold) / kept
+        start = _number(case, "b0", float(np.median(first)) + threshold) - threshold
 
         def state(batch: tuple[int, ...]) -> Any:
             return eqx.tree_at(_adaptation_of, layer.init_state(batch), replace_fn=lambda a: a + start)
@@ -240,27 +282,36 @@ def _norse_lsnn(*, recurrent: bool) -> Callable:
     return make
 
 
+def _match(case: Case, pattern: str, default: float) -> float:
+    found = re.search(pattern, case.equation)
+    return float(found.group(1)) if found else default
+
+
 def _adaptation_of(state: Any) -> Array:
     return state.cell.adaptation if isinstance(state, sp.RecurrentState) else state.adaptation
 
 
 def _norse_adalif(p: Params, case: Case) -> tuple:
+    adaptation = sp.CurrentAdaptation(50.0, increment=_match(case, r"b'\+z\*([\d.]+)", 0.5))
     cell = sp.LIF.like_norse(
-        SIZE, reset_method="subtract", adaptation=sp.CurrentAdaptation(50.0, increment=0.5), detach=False
+        case.size, reset_method="subtract", adaptation=adaptation, detach=False, **_norse_constants(case)
     )
     return sp.Recurrent(cell, _feedback(p)), _within(_with(i=_syn, b=lambda s: s.adaptation))
 
 
 def _norse_li(*, box: bool) -> Callable:
     def make(p: Params, case: Case) -> tuple:
-        cell = sp.LICell(SIZE, 10.0, decay=sp.EulerDecay(), synapse=None if box else sp.SynapticCurrent(5.0))
-        return cell, _mem if box else _with(i=_decayed)
+        tau_syn, current = _norse_synapse(case)
+        synapse = None if box else sp.SynapticCurrent(tau_syn)
+        cell = sp.LICell(case.size, _norse_constants(case)["tau_mem"], decay=sp.EulerDecay(), synapse=synapse)
+        return cell, _mem if box else _with(i=current)
 
     return make
 
 
 def _norse_ex(*, adaptive: bool) -> Callable:
     def make(p: Params, case: Case) -> tuple:
+        tau_syn, current = _norse_synapse(case)
         common: dict[str, Any] = dict(
             tau_mem=10.0,
             threshold=1.0,
@@ -268,23 +319,23 @@ def _norse_ex(*, adaptive: bool) -> Callable:
             onset=1.0,
             sharpness=_number(case, "dT", 0.5),
             reset=sp.ValueReset(0.0, detach=False),
-            surrogate=sp.FastSigmoid(1.0, tie=">"),
-            synapse=sp.SynapticCurrent(5.0),
+            surrogate=case.surrogate,
+            synapse=sp.SynapticCurrent(tau_syn),
             integrator=sp.ForwardEuler(),
             overshoot=float("inf"),
             dt=1.0,
         )
         if adaptive:
-            cell = sp.AdExCell(SIZE, tau_adapt=500.0, coupling=4.0, increment=0.02, **common)
-            return cell, _with(i=_decayed, a=lambda s: s.adaptation)
-        return sp.ExpIFCell(SIZE, **common), _with(i=_decayed)
+            cell = sp.AdExCell(case.size, tau_adapt=500.0, coupling=4.0, increment=0.02, **common)
+            return cell, _with(i=current, a=lambda s: s.adaptation)
+        return sp.ExpIFCell(case.size, **common), _with(i=current)
 
     return make
 
 
 def _norse_coba(p: Params, case: Case) -> tuple:
     cell = sp.CobaLIFCell(
-        SIZE,
+        case.size,
         tau_excitation=5.0,
         tau_inhibition=5.0,
         capacitance=0.2,
@@ -294,7 +345,7 @@ def _norse_coba(p: Params, case: Case) -> tuple:
         e_inhibition=-100.0,
         threshold=-10.0,
         reset=sp.ValueReset(-70.0, detach=False),
-        surrogate=sp.FastSigmoid(1.0, tie=">"),
+        surrogate=case.surrogate,
         decay=sp.EulerDecay(),
         integrator=sp.ForwardEuler(),
         dt=1e-3,
@@ -303,18 +354,19 @@ def _norse_coba(p: Params, case: Case) -> tuple:
 
 
 def _norse_iaf(p: Params, case: Case) -> tuple:
-    surrogate = sp.FastSigmoid(1.0, tie=">")
-    return sp.integrate_and_fire(SIZE, reset=sp.ValueReset(0.0, detach=False), surrogate=surrogate), _mem
+    theta = _match(case, r"H\(v'-([\d.]+)\)", 1.0)
+    reset = sp.ValueReset(0.0, detach=False)
+    return sp.integrate_and_fire(case.size, threshold=theta, reset=reset, surrogate=case.surrogate), _mem
 
 
 def _norse_izhikevich(p: Params, case: Case) -> tuple:
     cell = sp.IzhikevichCell(
-        SIZE,
+        case.size,
         d=_number(case, "d", 6.0),
         initial_membrane=_number(case, "v0", -70.0),
         initial_recovery=_number(case, "u0", -14.0),
         reset=sp.ValueReset(-65.0, detach=False),
-        surrogate=sp.FastSigmoid(1.0, tie=">"),
+        surrogate=case.surrogate,
         integrator=sp.ForwardEuler(),
         overshoot=float("inf"),
         dt=0.25,
@@ -325,15 +377,20 @@ def _norse_izhikevich(p: Params, case: Case) -> tuple:
 # SpikingJelly
 
 
-def _jelly(*, decay_input: bool, soft: bool, detach: bool = False) -> Callable:
+def _hard(case: Case) -> bool:
+    return "hard" in case.name.split("_") or "(1-s)" in case.equation
+
+
+def _jelly(*, decay_input: bool) -> Callable:
     def make(p: Params, case: Case) -> tuple:
         cell = sp.LIF.like_spikingjelly(
-            SIZE,
+            case.size,
             _number(case, "tau", 2.5),
             v_threshold=_number(case, "v_th", 0.9),
-            v_reset=None if soft else 0.0,
+            v_reset=_number(case, "v_reset", 0.0) if _hard(case) else None,
             decay_input=decay_input,
-            detach_reset=detach,
+            detach_reset="detach_reset" in case.name or "detach_reset=True" in case.equation,
+            surrogate=case.surrogate,
         )
         return cell, _mem
 
@@ -342,12 +399,20 @@ def _jelly(*, decay_input: bool, soft: bool, detach: bool = False) -> Callable:
 
 def _jelly_plif(p: Params, case: Case) -> tuple:
     tau = eqx.tree_at(lambda t: t.raw, sp.Positive(2.0, lower=1.0), -p["w"])
-    return sp.LIF.like_spikingjelly(SIZE, tau, v_threshold=_number(case, "th", 0.9), v_reset=None), _mem
+    cell = sp.LIF.like_spikingjelly(
+        case.size,
+        tau,
+        v_threshold=_number(case, "th", 0.9),
+        v_reset=0.0 if _hard(case) else None,
+        surrogate=case.surrogate,
+    )
+    return cell, _mem
 
 
 def _jelly_if(p: Params, case: Case) -> tuple:
-    reset = sp.SubtractReset(detach=False)
-    return sp.integrate_and_fire(SIZE, threshold=0.9, reset=reset, surrogate=sp.Sigmoid(4.0)), _mem
+    reset = sp.ValueReset(detach=False) if _hard(case) else sp.SubtractReset(detach=False)
+    theta = _match(case, r"H\(h-([\d.]+)\)", 0.9)
+    return sp.integrate_and_fire(case.size, threshold=theta, reset=reset, surrogate=case.surrogate), _mem
 
 
 # jaxpike
@@ -356,7 +421,7 @@ def _jelly_if(p: Params, case: Case) -> tuple:
 def _jaxpike(reset: Literal["subtract", "zero"]) -> Callable:
     def make(p: Params, case: Case) -> tuple:
         tau = eqx.tree_at(lambda t: t.raw, sp.Positive(5.0), p["log_tau"])
-        return sp.LIF.like_jaxpike(SIZE, tau, threshold=_number(case, "th", 0.9), reset=reset), _mem
+        return sp.LIF.like_jaxpike(case.size, tau, threshold=_number(case, "th", 0.9), reset=reset), _mem
 
     return make
 
@@ -367,7 +432,13 @@ def _jaxpike(reset: Literal["subtract", "zero"]) -> Callable:
 def _spyx(*, threshold: float = 0.9, leaky: bool = True, recurrent: bool = False, cuba: bool = False) -> Callable:
     def make(p: Params, case: Case) -> tuple:
         theta = _threshold(case, threshold, 1.0, 0.9, lag=1)
-        cell = sp.LIF.like_spyx(SIZE, p["beta"] if leaky else 1.0, alpha=p.get("alpha"), threshold=theta)
+        cell = sp.LIF.like_spyx(
+            case.size,
+            p.get("beta", _number(case, "beta", 0.8)) if leaky else 1.0,
+            alpha=p.get("alpha", _number(case, "alpha", 0.8)) if cuba else None,
+            threshold=theta,
+            surrogate=case.surrogate,
+        )
         view = _with(Isyn=_syn) if cuba else _mem
         if recurrent:
             return sp.Recurrent(cell, _feedback({"V": p["V"].T})), _within(view)
@@ -378,33 +449,49 @@ def _spyx(*, threshold: float = 0.9, leaky: bool = True, recurrent: bool = False
 
 def _spyx_alif(p: Params, case: Case) -> tuple:
     adaptation = sp.ThresholdAdaptation(sp.tau_from_beta(p["gamma"]), increment=1 - p["gamma"], in_reset=True)
-    cell = sp.LIF.like_spyx(SIZE, p["beta"], threshold=_number(case, "th", 0.9), adaptation=adaptation)
+    cell = sp.LIF.like_spyx(case.size, p["beta"], threshold=_number(case, "th", 0.9), adaptation=adaptation)
     return cell, _with(Tadapt=lambda s: s.adaptation)
 
 
 def _spyx_psu(p: Params, case: Case) -> tuple:
     cell = sp.LIFCell(
-        SIZE,
+        case.size,
         sp.tau_from_beta(p["beta"]),
         threshold=_number(case, "th", 0.9),
         reset=sp.NoReset(),
-        surrogate=sp.FastSigmoid(25.0, tie=">"),
+        surrogate=case.surrogate,
         input_gain=sp.ConstantGain(),
     )
     return cell, _mem
 
 
 def _spyx_li(p: Params, case: Case) -> tuple:
-    return sp.LICell(SIZE, sp.tau_from_beta(p["beta"]), input_gain=sp.ConstantGain()), _mem
+    return sp.LICell(case.size, sp.tau_from_beta(p["beta"]), input_gain=sp.ConstantGain()), _mem
 
 
 # brainpy.state: dt = 1 ms unless the equation says otherwise
 
 
-def _brain(reset: Literal["soft", "hard"] = "soft", *, lowered: bool = False, **options: Any) -> Callable:
+def _brain_adaptation(case: Case) -> sp.ThresholdAdaptation:
+    return sp.ThresholdAdaptation(_number(case, "tau_a", 20.0), strength=_number(case, "beta", 0.3))
+
+
+def _brain(
+    reset: Literal["soft", "hard"] = "soft", *, lowered: bool = False, refractory: bool = False, adaptive: bool = False
+) -> Callable:
     def make(p: Params, case: Case) -> tuple:
-        v_reset = _soft_reset(case, p) if lowered else 0.0
-        cell = sp.LIF.like_brainstate(SIZE, v_reset=v_reset, reset=reset, dt=_number(case, "dt", 1.0), **options)
+        cell = sp.LIF.like_brainstate(
+            case.size,
+            _number(case, "tau", 5.0),
+            v_threshold=_number(case, "V_th", 1.0),
+            v_reset=_soft_reset(case, p) if lowered else 0.0,
+            resistance=_number(case, "R", 1.0),
+            reset=reset,
+            tau_ref=_number(case, "tau_ref", 3.0) if refractory else None,
+            adaptation=_brain_adaptation(case) if adaptive else None,
+            surrogate=case.surrogate,
+            dt=_number(case, "dt", 1.0),
+        )
 
         def aux(states: Any) -> dict[str, Array]:
             adapted = {} if states.adaptation is None else {"a": states.adaptation}
@@ -427,15 +514,15 @@ def _soft_reset(case: Case, p: Params) -> float:
         return written
     fired, v = case.arrays["spk"][:-1] > 0, case.arrays["s_V"]
     current = (case.arrays["p_x"] @ case.arrays["p_W"].T + case.arrays["p_b"])[1:]
-    before = current + (v[1:] - current) * math.exp(_number(case, "dt", 1.0) / 5.0)
-    return round(float(np.median((before - v[:-1] + 1.0)[fired])), 4)
+    before = current + (v[1:] - current) * math.exp(_number(case, "dt", 1.0) / _number(case, "tau", 5.0))
+    return round(float(np.median((before - v[:-1] + _number(case, "V_th", 1.0))[fired])), 4)
 
 
-def _brain_reset(threshold: float, v_reset: float) -> dict[str, Any]:
+def _brain_reset(case: Case, threshold: float, v_reset: float) -> dict[str, Any]:
     return {
         "threshold": threshold,
         "reset": sp.SubtractReset(v_reset, timing="before_decay", detach=False),
-        "surrogate": sp.Stretched(sp.Triangle(0.3, 1.0), threshold - v_reset),
+        "surrogate": sp.Stretched(case.surrogate, threshold - v_reset),
         "overshoot": float("inf"),
     }
 
@@ -444,7 +531,9 @@ def _brain_ode(cell: Callable, threshold: float, **views: Callable) -> Callable:
     def make(p: Params, case: Case) -> tuple:
         theta = _number(case, "V_th", threshold)
         dt = _number(case, "dt", 1.0)
-        made = cell(SIZE, integrator=sp.ExponentialEuler(sequential=True), dt=dt, **_brain_reset(theta, -68.0))
+        made = cell(
+            case.size, integrator=sp.ExponentialEuler(sequential=True), dt=dt, **_brain_reset(case, theta, -68.0)
+        )
         start = _number(case, "V0", -65.0)
 
         def state(batch: tuple[int, ...]) -> Any:
@@ -457,12 +546,12 @@ def _brain_ode(cell: Callable, threshold: float, **views: Callable) -> Callable:
 
 def _brain_izhikevich(p: Params, case: Case) -> tuple:
     cell = sp.IzhikevichCell(
-        SIZE,
+        case.size,
         d=8.0,
         initial_membrane=_number(case, "V0", -55.0),
         initial_recovery=_number(case, "u0", 0.0),
         reset=sp.ValueReset(-65.0, timing="before_decay"),
-        surrogate=sp.Stretched(sp.Triangle(0.3, 1.0), 30.0),
+        surrogate=sp.Stretched(case.surrogate, 30.0),
         integrator=sp.ExponentialEuler(sequential=True),
         overshoot=float("inf"),
         dt=_number(case, "dt", 0.3),
@@ -472,7 +561,7 @@ def _brain_izhikevich(p: Params, case: Case) -> tuple:
 
 def _brain_hh(p: Params, case: Case) -> tuple:
     cell = sp.HodgkinHuxleyCell(
-        SIZE, g_leak=0.03, threshold=20.0, surrogate=sp.Stretched(sp.Triangle(0.3, 1.0), 20.0), dt=1.0
+        case.size, g_leak=0.03, threshold=20.0, surrogate=sp.Stretched(case.surrogate, 20.0), dt=1.0
     )
     return cell, _with(h=lambda s: s.h, m=lambda s: s.m, n=lambda s: s.n)
 
@@ -504,25 +593,13 @@ def _seed(arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
     return {"V": states.membrane, "spk": spikes} | {f"surr_{key}": curve for key, curve in curves.items()}
 
 
-_TO_ZERO = sp.ValueReset(timing="after_decay")
 CELLS: dict[str, Callable] = {
-    "st_leaky_subtract": _leaky("subtract"),
-    "st_leaky_zero": _leaky("zero"),
-    "st_leaky_none": _leaky("none"),
-    "st_leaky_subtract_nodelay": _leaky("subtract", delay=False),
-    "st_leaky_zero_nodelay": _leaky("zero", delay=False),
-    "st_leaky_subtract_fast_sigmoid": _leaky("subtract", surrogate=sp.FastSigmoid(25.0)),
-    "st_leaky_subtract_sigmoid": _leaky("subtract", surrogate=sp.Sigmoid(5.0)),
-    "st_leaky_subtract_STE": _leaky("subtract", surrogate=sp.StraightThrough()),
-    "st_synaptic_subtract": _synaptic("subtract"),
-    "st_synaptic_zero": _synaptic("zero"),
+    "st_leaky": _leaky,
+    "st_synaptic": _synaptic,
     "st_alpha_subtract": _alpha,
-    "st_lapicque_subtract": _lapicque(sp.SubtractReset(timing="after_decay")),
-    "st_lapicque_zero": _lapicque(_TO_ZERO),
-    "st_rleaky_subtract": _rleaky("subtract"),
-    "st_rleaky_zero": _rleaky("zero"),
-    "st_rleaky_onetoone": _rleaky("subtract"),
-    "st_rsynaptic_subtract": _rsynaptic,
+    "st_lapicque": _lapicque,
+    "st_rleaky": _rleaky,
+    "st_rsynaptic": _synaptic,
     "nr_lif_ff": _norse(),
     "nr_lif_rec": _norse(recurrent=True),
     "nr_lifbox_value": _norse(box=True),
@@ -538,11 +615,9 @@ CELLS: dict[str, Callable] = {
     "nr_iaf_ff": _norse_iaf,
     "nr_izhikevich_tonic": _norse_izhikevich,
     "nr_lif_refrac_ff": _norse_refractory,
-    "sj_lif_decayin_hard": _jelly(decay_input=True, soft=False),
-    "sj_lif_decayin_soft": _jelly(decay_input=True, soft=True),
-    "sj_lif_nodecay_hard": _jelly(decay_input=False, soft=False),
-    "sj_lif_nodecay_soft": _jelly(decay_input=False, soft=True),
-    "sj_lif_detach_reset": _jelly(decay_input=False, soft=True, detach=True),
+    "sj_lif_decayin": _jelly(decay_input=True),
+    "sj_lif_nodecay": _jelly(decay_input=False),
+    "sj_lif_detach_reset": _jelly(decay_input=False),
     "sj_plif": _jelly_plif,
     "sj_if": _jelly_if,
     "jp_lif_subtract": _jaxpike("subtract"),
@@ -560,8 +635,8 @@ CELLS: dict[str, Callable] = {
     "bp_lif_soft": _brain(),
     "bp_lif_hard": _brain("hard"),
     "bp_lif_soft_vreset": _brain(lowered=True),
-    "bp_lifref_soft": _brain(tau_ref=3.0),
-    "bp_alif_soft": _brain(adaptation=sp.ThresholdAdaptation(20.0, strength=0.3)),
+    "bp_lifref_soft": _brain(refractory=True),
+    "bp_alif_soft": _brain(adaptive=True),
     "bp_cubalif_soft": _brain(),
     "bp_expif_soft": _brain_ode(sp.ExpIFCell, -45.0),
     "bp_adexif_soft": _brain_ode(sp.AdExCell, -55.0, w=lambda s: s.adaptation),

@@ -1,6 +1,8 @@
 """Which of our surrogates draws which curve of the five libraries."""
 
 import math
+import re
+from collections.abc import Callable
 
 import eqx_dynamics.spiking as sp
 
@@ -71,4 +73,37 @@ CURVES: dict[str, dict[str, sp.AbstractSurrogate]] = {
         "S2NN": sp.S2NN(4.0, 1.0),
         "QPseudoSpike": sp.QPseudoSpike(2.0, shift=1.0),
     },
+}
+
+
+def surrogate_of(words: str) -> sp.AbstractSurrogate | None:
+    """The surrogate that a manifest describes, with its rule for ties; None if it is one that we do not draw.
+
+    Readouts have none: any will do.
+    """
+    if words.strip() in ("none", "-"):
+        return sp.FastSigmoid()
+    tie = ">=" if "H(x>=0)" in words else ">"
+    name = re.match(r"\s*([A-Za-z_]+)", words)
+    constants = [float(value) for value in re.findall(r"=\s*(\d+\.?\d*|\.\d+)", words.split(")")[0])]
+    make = _NAMED.get(name.group(1).lower()) if name else None
+    if make is None:
+        return None
+    ignored = "IGNORED" in words  # Norse's slope
+    return sp.with_tie(make() if ignored or not constants else make(*constants), tie)
+
+
+_NAMED: dict[str, Callable[..., sp.AbstractSurrogate]] = {
+    "atan": lambda alpha=2.0: sp.ATan(alpha),
+    "fast_sigmoid": lambda slope=25.0: sp.FastSigmoid(slope),
+    "sigmoid": lambda slope=4.0: sp.Sigmoid(slope),
+    "ste": lambda: sp.StraightThrough(),
+    "straight_through": lambda: sp.StraightThrough(),
+    "spike_rate_escape": lambda beta=1.0, slope=25.0: sp.SpikeRateEscape(beta, slope),
+    "superspike": lambda k=1.0: sp.FastSigmoid(k),
+    "fastsigmoid": lambda slope=25.0: sp.FastSigmoid(slope),
+    "relugrad": lambda alpha=0.3, width=1.0: sp.Triangle(alpha, width),
+    "softsign": lambda alpha=2.0: sp.SoftSign(alpha),
+    "piecewisequadratic": lambda alpha=1.0: sp.PiecewiseQuadratic(alpha),
+    "erf": lambda alpha=2.0: sp.Erf(alpha),
 }
