@@ -1,7 +1,7 @@
 """What has to run in processes of its own: several fake devices, several processes. Prints one JSON line.
 
 python tests/parallel_worker.py devices
-python tests/parallel_worker.py process 0 2 localhost:1234
+python tests/parallel_worker.py process 0 2 localhost:1234 FOLDER
 """
 
 import json
@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
 from eqx_dynamics.parallel import data_mesh, join_processes, stacked  # noqa: E402
-from eqx_dynamics.training import WeightAverage, fit, make_step  # noqa: E402
+from eqx_dynamics.training import Checkpoint, WeightAverage, fit, make_step  # noqa: E402
 from training_support import batches, data, make_model, with_metrics  # noqa: E402
 
 
@@ -103,7 +103,29 @@ def on_devices():
     return report
 
 
-def in_process(process_id, num_processes, address):
+class Shard:
+    """Draws one process's part of every batch; its state names that part, so the parts cannot be mixed up."""
+
+    def __init__(self, part):
+        self.start, self.stop, self.position = part.start, part.stop, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        x, y = batches()[self.position]
+        self.position += 1
+        return x[self.start : self.stop], y[self.start : self.stop]
+
+    def get_state(self):
+        return {"part": [self.start, self.stop], "position": self.position, "note": "x" * self.start}
+
+    def set_state(self, state):
+        assert state["part"] == [self.start, self.stop]
+        self.position = state["position"]
+
+
+def in_process(process_id, num_processes, address, folder):
     join_processes(address, num_processes=num_processes, process_id=process_id)
     size = 16 // num_processes
     part = slice(process_id * size, (process_id + 1) * size)
@@ -115,11 +137,24 @@ def in_process(process_id, num_processes, address):
     losses["iterable_weight"] = np.asarray(state.model.layers[0].weight).ravel().tolist()
     state, history = fit(step.init(make_model(), key=jr.key(0)), step, data(), epochs=2)
     losses["arrays"] = history["loss"].tolist()
+    # Stopped after five of twelve steps and restored by a new `Checkpoint`: the rest of the run is the same to the bit.
+    first, _ = fit(step.init(make_model(), key=jr.key(0)), step, data(), steps=5, callbacks=(Checkpoint(folder),))
+    again = Checkpoint(folder)
+    resumed = again.restore(step.init(make_model(1), key=jr.key(1)))
+    losses["restored"] = [int(resumed.step), gap(first, resumed)]
+    resumed, _ = fit(resumed, step, data(), steps=7, callbacks=(again,))
+    losses["resumed"] = [int(resumed.step), gap(state, resumed)]
+    # An iterator of each process comes back to its own place.
+    iterator, checkpoint = Shard(part), Checkpoint(f"{folder}/shards")
+    fit(step.init(make_model(), key=jr.key(0)), step, iterator, steps=3, callbacks=(checkpoint,))
+    other = Shard(part)
+    checkpoint.restore(step.init(make_model(), key=jr.key(0)), other)
+    losses["same_place"] = other.get_state() == iterator.get_state() and other.start == part.start
     losses["devices"] = [jax.local_device_count(), jax.device_count()]
     jax.distributed.shutdown()
     return losses
 
 
 if __name__ == "__main__":
-    result = on_devices() if MODE == "devices" else in_process(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    result = on_devices() if MODE == "devices" else in_process(int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
     print(json.dumps(result))

@@ -30,6 +30,7 @@ from eqx_dynamics.training import (
     save_model,
     save_safetensors,
 )
+from eqx_dynamics.training._checkpoint import _set_position
 from training_support import batches, close, data, make_model, squared_error, with_metrics
 
 
@@ -262,6 +263,8 @@ def test_an_iterator_without_a_state_is_refused(tmp_path):
     assert int(checkpoint.restore(start()).step) == 4
     with pytest.raises(CheckpointError, match="holds no position of an iterator"):
         checkpoint.restore(start(), Counter())
+    with pytest.raises(CheckpointError, match="positions of the iterators of 2 processes; this run has 1. Run as many"):
+        _set_position(Counter(), [{"state": {"position": 0}}] * 2, "run/6")
 
 
 def test_bad_arguments_and_missing_packages(tmp_path, monkeypatch):

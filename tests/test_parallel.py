@@ -49,13 +49,14 @@ def test_four_devices_equal_one():
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one():
+def test_two_processes_equal_one_and_share_a_checkpoint(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    workers = [start_worker("process", n, 2, address) for n in range(2)]
+    workers = [start_worker("process", n, 2, address, tmp_path) for n in range(2)]
     first, second = map(result, workers)
     assert first == second and first["devices"] == [2, 4]
+    assert first["restored"] == [5, 0.0] and first["resumed"] == [12, 0.0] and first["same_place"]
     step = make_step(with_metrics, optax.adam(1e-2), clip=1.0)
     state, history = fit(step.init(make_model(), key=jr.key(0)), step, batches(), steps=6, steps_per_dispatch=3)
     np.testing.assert_allclose(first["iterable"], history["loss"], rtol=1e-5)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
+from ._sample import AbstractSystem, Sample
+
 
 # Decay rates per step and frequencies in cycles per step of the published benchmark: systems by regimes.
 DECAYS = ((-0.025, -0.25), (-0.1, -0.5), (-0.015, -0.75))
@@ -16,20 +18,7 @@ FREQUENCIES = ((0.0075, 0.05), (0.025, 0.075), (0.01, 0.075))
 Mixing = Literal["partial_sum", "full_sum", "partial_observation", "separate"]
 
 
-class SwitchingSample(eqx.Module):
-    """One recording.
-
-    - `observations`: what is recorded, every channel divided by the system's scale.
-    - `states`: the two-dimensional state of every system.
-    - `regimes`: which of its dynamics every system follows.
-    """
-
-    observations: Float[Array, "time channels"]
-    states: Float[Array, "time systems 2"]
-    regimes: Int[Array, "time systems"]
-
-
-class SwitchingLinearSystem(eqx.Module):
+class SwitchingLinearSystem(AbstractSystem):
     r"""Independent switching linear systems seen through one mixture (Abe & Brunton 2025, PyTorch-era code).
 
     Each system $s$ has a regime $z^s_t$, a Markov chain that stays with probability `persistence`, and a state
@@ -117,7 +106,7 @@ class SwitchingLinearSystem(eqx.Module):
         r"""$-1 / \ln |\lambda|$, in time steps."""
         return -1 / jnp.log(jnp.abs(self.eigenvalues))
 
-    def sample(self, num_steps: int, *, key: PRNGKeyArray) -> SwitchingSample:
+    def sample(self, num_steps: int, *, key: PRNGKeyArray) -> Sample:
         """A recording of `num_steps` time steps, after 200 steps that are thrown away.
 
         **Raises:** an error if no regime sequence of this length reaches `min_occupancy`.
@@ -141,7 +130,7 @@ class SwitchingLinearSystem(eqx.Module):
         emitted = jnp.einsum("sij,tsj->tsi", self.emissions, states) + self.offsets[None]
         emitted = emitted + self.observation_noise * jr.normal(observation_key, emitted.shape)
         observations = _mix(emitted, self.mixing) @ self.projection.T / self.scale[None]
-        return SwitchingSample(observations, states, regimes)
+        return Sample(observations, states, regimes, self.timescales, 1.0)
 
     def _regimes(self, length: int, key: PRNGKeyArray) -> Int[Array, " time"]:
         num_regimes = self.transitions.shape[1]

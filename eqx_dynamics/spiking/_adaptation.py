@@ -8,12 +8,13 @@ from jaxtyping import Array, Float
 
 from ._decay import AbstractDecay
 from ._parameter import ParameterLike, require, require_fits, resolve
+from ._units import in_unit
 
 
 class AbstractAdaptation(eqx.Module):
     r"""A variable that every spike raises and that decays: $a \leftarrow \delta a + j s$, $\delta$ from `tau_adapt`."""
 
-    tau_adapt: ParameterLike = 200.0
+    tau_adapt: ParameterLike = eqx.field(default=200.0, converter=in_unit("ms"))
     increment: ParameterLike = eqx.field(default=1.0, kw_only=True)
     in_reset: bool = eqx.field(static=True, default=False, kw_only=True)
     detach: bool = eqx.field(static=True, default=False, kw_only=True)
@@ -55,7 +56,7 @@ class ThresholdAdaptation(AbstractAdaptation):
     - `detach`: no gradient through the spike that adapts (Norse's recurrent LSNN).
     """
 
-    strength: ParameterLike = eqx.field(default=1.0, kw_only=True)
+    strength: ParameterLike = eqx.field(default=1.0, kw_only=True, converter=in_unit("mV"))
 
     def threshold(self, threshold: Array | float, adaptation: Float[Array, "..."]) -> Float[Array, "..."] | float:
         return threshold + resolve(self.strength, adaptation) * adaptation

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._parameter import ParameterLike, concrete, resolve
+from ._units import in_unit
 
 
 Factor = Float[Array, "..."] | float
@@ -72,7 +73,7 @@ class LeakGain(AbstractInputGain):
     BrainState, jaxpike; and with `EulerDecay`, where $1 - \beta = \Delta t/\tau$, Norse and SpikingJelly.
     """
 
-    resistance: ParameterLike = 1.0
+    resistance: ParameterLike = eqx.field(default=1.0, converter=in_unit("ohm"))
 
     def factor(self, dt: float, tau: Factor, beta: Factor, like: Float[Array, "..."]) -> Factor:
         return (1 - beta) * resolve(self.resistance, like)
@@ -81,7 +82,7 @@ class LeakGain(AbstractInputGain):
 class RateGain(AbstractInputGain):
     r"""$R\, \Delta t / \tau$: the forward Euler input of Lapicque's neuron, with $\tau = R C$."""
 
-    resistance: ParameterLike = 1.0
+    resistance: ParameterLike = eqx.field(default=1.0, converter=in_unit("ohm"))
 
     def factor(self, dt: float, tau: Factor, beta: Factor, like: Float[Array, "..."]) -> Factor:
         return resolve(self.resistance, like) * dt / tau

@@ -6,6 +6,7 @@ from jaxtyping import Array
 
 from ._decay import AbstractDecay, AbstractInputGain
 from ._parameter import ParameterLike, require, require_fits, resolve
+from ._units import in_unit
 
 
 class SynapticCurrent(eqx.Module):
@@ -17,7 +18,7 @@ class SynapticCurrent(eqx.Module):
     - `delayed`: the input of a step reaches the membrane one step later (Norse's LSNN).
     """
 
-    tau_syn: ParameterLike = 5.0
+    tau_syn: ParameterLike = eqx.field(default=5.0, converter=in_unit("ms"))
     delayed: bool = eqx.field(static=True, default=False)
 
 

@@ -11,36 +11,37 @@ from ._leak import SynapticCurrent, check_leak, leak, through_synapse
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parallel import in_parallel, leaky_membranes
 from ._parameter import ParameterLike, resolve
+from ._units import in_ms, in_unit
 
 
 class LIState(eqx.Module):
     """State of `LICell`."""
 
-    membrane: Float[Array, "..."]  # mV
-    current: Float[Array, "..."] | None = None
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
+    current: Float[Array, "..."] | None = eqx.field(default=None, metadata={"unit": "mA"})
 
 
 class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
     r"""Leaky integrator readout: $v \leftarrow v_{rest} + \beta (v - v_{rest}) + g I$, put out as it is."""
 
-    tau_mem: ParameterLike  # ms
-    rest: ParameterLike  # mV
+    tau_mem: Constant = eqx.field(converter=in_unit("ms"))
+    rest: Constant = eqx.field(converter=in_unit("mV"))
     decay: AbstractDecay
     input_gain: AbstractInputGain
     synapse: SynapticCurrent | None
-    dt: float  # ms
+    dt: float = eqx.field(converter=in_ms)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
         size: int | tuple[int, ...],
-        tau_mem: ParameterLike = 20.0,
+        tau_mem: Constant = 20.0,
         *,
-        rest: ParameterLike = 0.0,
+        rest: Constant = 0.0,
         decay: AbstractDecay = ExactDecay(),
         input_gain: AbstractInputGain = LeakGain(),
         synapse: SynapticCurrent | None = None,
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ):
         """**Arguments:** as for `LIFCell`; `tau_mem` and `dt` in ms.
 
@@ -50,7 +51,7 @@ class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
         self.size = as_size(size)
         self.tau_mem, self.rest = tau_mem, rest
         self.decay, self.input_gain, self.synapse = decay, input_gain, synapse
-        self.dt = float(dt)
+        self.dt = dt
 
     def __check_init__(self):
         check_leak(self.size, self.tau_mem, self.rest, self.decay, self.synapse, self.dt)

@@ -19,13 +19,14 @@ from ._refractory import Refractory, freeze, hold
 from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
 from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, Stretched, with_tie
 from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
+from ._units import in_ms, in_unit
 
 
 class LIFState(eqx.Module):
     """State of `LIFCell`; absent parts are None."""
 
-    membrane: Float[Array, "..."]  # mV, or in units of the threshold
-    current: Float[Array, "..."] | None = None
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
+    current: Float[Array, "..."] | None = eqx.field(default=None, metadata={"unit": "mA"})
     adaptation: Float[Array, "..."] | None = None
     countdown: Float[Array, "..."] | None = None  # steps left of the refractory period
 
@@ -37,9 +38,9 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     is an option: `docs/spiking.md` has the table, and the `like_...` constructors set them.
     """
 
-    tau_mem: ParameterLike  # ms
-    threshold: ParameterLike  # mV
-    rest: ParameterLike  # mV
+    tau_mem: Constant = eqx.field(converter=in_unit("ms"))
+    threshold: Constant = eqx.field(converter=in_unit("mV"))
+    rest: Constant = eqx.field(converter=in_unit("mV"))
     reset: AbstractReset
     surrogate: AbstractSurrogate
     decay: AbstractDecay
@@ -47,16 +48,16 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     synapse: SynapticCurrent | None
     adaptation: AbstractAdaptation | None
     refractory: Refractory | None
-    dt: float  # ms
+    dt: float = eqx.field(converter=in_ms)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
         size: int | tuple[int, ...],
-        tau_mem: ParameterLike = 20.0,
+        tau_mem: Constant = 20.0,
         *,
-        threshold: ParameterLike = 1.0,
-        rest: ParameterLike = 0.0,
+        threshold: Constant = 1.0,
+        rest: Constant = 0.0,
         reset: AbstractReset = SubtractReset(),
         surrogate: AbstractSurrogate = FastSigmoid(),
         decay: AbstractDecay = ExactDecay(),
@@ -64,7 +65,7 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         synapse: SynapticCurrent | None = None,
         adaptation: AbstractAdaptation | None = None,
         refractory: Refractory | None = None,
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ):
         r"""**Arguments:**
 
@@ -88,7 +89,7 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         self.tau_mem, self.threshold, self.rest = tau_mem, threshold, rest
         self.reset, self.surrogate, self.decay, self.input_gain = reset, surrogate, decay, input_gain
         self.synapse, self.adaptation, self.refractory = synapse, adaptation, refractory
-        self.dt = float(dt)
+        self.dt = dt
 
     def __check_init__(self):
         check_neuron(self.size, self.reset, self.surrogate)
@@ -207,12 +208,12 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         beta: ParameterLike = 0.9,
         *,
         alpha: ParameterLike | None = None,
-        threshold: ParameterLike = 1.0,
+        threshold: Constant = 1.0,
         reset_mechanism: Literal["subtract", "zero", "none"] = "subtract",
         reset_delay: bool = True,
         zero_after_input: bool = False,
         surrogate: AbstractSurrogate = ATan(2.0),
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ) -> "LIFCell":
         r"""snnTorch's `Leaky`, and with `alpha` its `Synaptic`.
 
@@ -252,18 +253,18 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     def like_norse(
         cls,
         size: int | tuple[int, ...],
-        tau_mem: ParameterLike = 10.0,
-        tau_syn: ParameterLike | None = 5.0,
+        tau_mem: Constant = 10.0,
+        tau_syn: Constant | None = 5.0,
         *,
-        threshold: ParameterLike = 1.0,
-        v_reset: ParameterLike = 0.0,
-        v_leak: ParameterLike = 0.0,
+        threshold: Constant = 1.0,
+        v_reset: Constant = 0.0,
+        v_leak: Constant = 0.0,
         reset_method: Literal["value", "subtract"] = "value",
         detach: bool = False,
         refractory: Refractory | None = None,
         adaptation: AbstractAdaptation | None = None,
         surrogate: AbstractSurrogate = FastSigmoid(1.0),
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ) -> "LIFCell":
         r"""Norse's `LIF` (current based, forward Euler, reset in the same step), and with `tau_syn=None` its `LIFBox`.
 
@@ -294,10 +295,10 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     def like_spikingjelly(
         cls,
         size: int | tuple[int, ...],
-        tau: ParameterLike = 2.0,
+        tau: Constant = 2.0,
         *,
-        v_threshold: ParameterLike = 1.0,
-        v_reset: ParameterLike | None = 0.0,
+        v_threshold: Constant = 1.0,
+        v_reset: Constant | None = 0.0,
         decay_input: bool = True,
         detach_reset: bool = False,
         surrogate: AbstractSurrogate = Sigmoid(4.0),
@@ -330,10 +331,10 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         beta: ParameterLike = 0.9,
         *,
         alpha: ParameterLike | None = None,
-        threshold: ParameterLike = 1.0,
+        threshold: Constant = 1.0,
         adaptation: AbstractAdaptation | None = None,
         surrogate: AbstractSurrogate = FastSigmoid(25.0),
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ) -> "LIFCell":
         r"""spyx's `LIF`, with `alpha` its `CuBaLIF`, with a `ThresholdAdaptation` its `ALIF`.
 
@@ -358,18 +359,18 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     def like_brainstate(
         cls,
         size: int | tuple[int, ...],
-        tau: ParameterLike = 5.0,
+        tau: Constant = 5.0,
         *,
         v_threshold: float | int = 1.0,
         v_reset: float | int = 0.0,
-        v_rest: ParameterLike = 0.0,
-        resistance: ParameterLike = 1.0,
+        v_rest: Constant = 0.0,
+        resistance: Constant = 1.0,
         tau_ref: float | int | None = None,
         reset: Literal["soft", "hard"] = "soft",
         synapse: SynapticCurrent | None = None,
         adaptation: AbstractAdaptation | None = None,
         surrogate: AbstractSurrogate = Triangle(0.3, 1.0),
-        dt: float | int = 0.1,
+        dt: Step = 0.1,
     ) -> "LIFCell":
         r"""BrainState's `LIF` (`brainpy.state.LIF`), with `tau_ref` its `LIFRef`.
 
@@ -400,13 +401,13 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     def like_jaxpike(
         cls,
         size: int | tuple[int, ...],
-        tau: ParameterLike = 20.0,
+        tau: Constant = 20.0,
         *,
-        threshold: ParameterLike = 1.0,
+        threshold: Constant = 1.0,
         reset: Literal["subtract", "zero"] = "subtract",
         adaptation: AbstractAdaptation | None = None,
         surrogate: AbstractSurrogate = FastSigmoid(25.0),
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ) -> "LIFCell":
         """jaxpike's `LIF`: exact decay, input times one minus the decay, reset in the same step with its gradient.
 
@@ -426,11 +427,11 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
 def integrate_and_fire(
     size: int | tuple[int, ...],
     *,
-    threshold: ParameterLike = 1.0,
+    threshold: Constant = 1.0,
     reset: AbstractReset = SubtractReset(),
     surrogate: AbstractSurrogate = FastSigmoid(),
     refractory: Refractory | None = None,
-    dt: float | int = 1.0,
+    dt: Step = 1.0,
 ) -> LIFCell:
     r"""The neuron that does not leak (IF): $v \leftarrow v + I$. A `LIFCell` with an infinite time constant.
 

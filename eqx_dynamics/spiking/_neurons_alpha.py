@@ -12,6 +12,7 @@ from ._ode_neuron import Input
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
 from ._surrogate import AbstractSurrogate, spike
 from ._surrogate_curves import ATan
+from ._units import in_ms, in_unit
 
 
 class AlphaState(eqx.Module):
@@ -35,22 +36,22 @@ class AlphaCell(AbstractCell[AlphaState]):
         snnTorch 1.0 `Alpha`; Gerstner & Kistler, Spiking Neuron Models, 2002, section 4.2.
     """
 
-    tau_slow: ParameterLike  # ms
-    tau_fast: ParameterLike  # ms
-    threshold: ParameterLike
+    tau_slow: Constant = eqx.field(converter=in_unit("ms"))
+    tau_fast: Constant = eqx.field(converter=in_unit("ms"))
+    threshold: Constant = eqx.field(converter=in_unit("mV"))
     surrogate: AbstractSurrogate
-    dt: float  # ms
+    dt: float = eqx.field(converter=in_ms)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
         size: int | tuple[int, ...],
-        tau_slow: ParameterLike = 10.0,
-        tau_fast: ParameterLike = 5.0,
+        tau_slow: Constant = 10.0,
+        tau_fast: Constant = 5.0,
         *,
-        threshold: ParameterLike = 1.0,
+        threshold: Constant = 1.0,
         surrogate: AbstractSurrogate = ATan(2.0, tie=">"),
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ):
         """**Arguments:** `size`: neurons; `tau_slow` > `tau_fast`: time constants, ms; `threshold`; `dt`: ms.
 
@@ -58,7 +59,7 @@ class AlphaCell(AbstractCell[AlphaState]):
         """
         self.size = as_size(size)
         self.tau_slow, self.tau_fast, self.threshold = tau_slow, tau_fast, threshold
-        self.surrogate, self.dt = surrogate, float(dt)
+        self.surrogate, self.dt = surrogate, dt
 
     def __check_init__(self):
         require(self.dt, "dt", above=0.0)

@@ -12,12 +12,13 @@ from ._parameter import ParameterLike, require, resolve
 from ._reset import AbstractReset, ValueReset, check_threshold
 from ._surrogate import AbstractSurrogate, Stretched
 from ._surrogate_curves import FastSigmoid
+from ._units import in_ms, in_unit
 
 
 class CobaLIFState(eqx.Module):
     """State of `CobaLIFCell`; conductances in units of the capacitance over ms."""
 
-    membrane: Float[Array, "..."]  # mV
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
     excitation: Float[Array, "..."]
     inhibition: Float[Array, "..."]
 
@@ -34,19 +35,19 @@ class CobaLIFCell(AbstractNeuron[CobaLIFState]):
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
-    tau_excitation: ParameterLike = 5.0
-    tau_inhibition: ParameterLike = 10.0
+    tau_excitation: ParameterLike = eqx.field(default=5.0, converter=in_unit("ms"))
+    tau_inhibition: ParameterLike = eqx.field(default=10.0, converter=in_unit("ms"))
     capacitance: ParameterLike = 1.0
     g_leak: ParameterLike = 0.05
-    rest: ParameterLike = -60.0
-    e_excitation: ParameterLike = 0.0
-    e_inhibition: ParameterLike = -80.0
-    threshold: ParameterLike = -50.0
+    rest: ParameterLike = eqx.field(default=-60.0, converter=in_unit("mV"))
+    e_excitation: ParameterLike = eqx.field(default=0.0, converter=in_unit("mV"))
+    e_inhibition: ParameterLike = eqx.field(default=-80.0, converter=in_unit("mV"))
+    threshold: ParameterLike = eqx.field(default=-50.0, converter=in_unit("mV"))
     reset: AbstractReset = ValueReset(-60.0)
     surrogate: AbstractSurrogate = Stretched(FastSigmoid(5.0), 10.0)
     decay: AbstractDecay = ExactDecay()
     integrator: AbstractIntegrator = ExponentialEuler()
-    dt: float = 0.1
+    dt: float = eqx.field(default=0.1, converter=in_ms)
 
     def __check_init__(self):
         check_neuron(self.size, self.reset, self.surrogate)

@@ -10,12 +10,13 @@ from ._ode_neuron import AbstractSpikingODE
 from ._parameter import ParameterLike, resolve
 from ._surrogate import AbstractSurrogate, Stretched
 from ._surrogate_curves import FastSigmoid
+from ._units import in_ms, in_unit
 
 
 class HodgkinHuxleyState(eqx.Module):
     """State of `HodgkinHuxleyCell`; gates are open fractions in [0, 1]."""
 
-    membrane: Float[Array, "..."]  # mV
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
     h: Float[Array, "..."]  # sodium inactivation
     m: Float[Array, "..."]  # sodium activation
     n: Float[Array, "..."]  # potassium activation
@@ -33,18 +34,18 @@ class HodgkinHuxleyCell(AbstractSpikingODE[HodgkinHuxleyState]):
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
-    capacitance: ParameterLike = 1.0
-    g_sodium: ParameterLike = 120.0
-    g_potassium: ParameterLike = 36.0
-    g_leak: ParameterLike = 0.3
-    e_sodium: ParameterLike = 50.0
-    e_potassium: ParameterLike = -77.0
-    e_leak: ParameterLike = -54.387
-    threshold: ParameterLike = 0.0
-    initial_membrane: ParameterLike = -65.0
+    capacitance: ParameterLike = eqx.field(default=1.0, converter=in_unit("uF/cm2"))
+    g_sodium: ParameterLike = eqx.field(default=120.0, converter=in_unit("mS/cm2"))
+    g_potassium: ParameterLike = eqx.field(default=36.0, converter=in_unit("mS/cm2"))
+    g_leak: ParameterLike = eqx.field(default=0.3, converter=in_unit("mS/cm2"))
+    e_sodium: ParameterLike = eqx.field(default=50.0, converter=in_unit("mV"))
+    e_potassium: ParameterLike = eqx.field(default=-77.0, converter=in_unit("mV"))
+    e_leak: ParameterLike = eqx.field(default=-54.387, converter=in_unit("mV"))
+    threshold: ParameterLike = eqx.field(default=0.0, converter=in_unit("mV"))
+    initial_membrane: ParameterLike = eqx.field(default=-65.0, converter=in_unit("mV"))
     surrogate: AbstractSurrogate = Stretched(FastSigmoid(5.0), 20.0)
     integrator: AbstractIntegrator = ExponentialEuler()
-    dt: float = 0.05
+    dt: float = eqx.field(default=0.05, converter=in_ms)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> HodgkinHuxleyState:
         """At `initial_membrane` with the gates at their steady state there."""
@@ -74,7 +75,7 @@ def _rates(v: Array) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Ar
 class MorrisLecarState(eqx.Module):
     """State of `MorrisLecarCell`."""
 
-    membrane: Float[Array, "..."]  # mV
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
     potassium: Float[Array, "..."]  # open fraction w
 
 
@@ -89,23 +90,23 @@ class MorrisLecarCell(AbstractSpikingODE[MorrisLecarState]):
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
-    capacitance: ParameterLike = 20.0
-    g_calcium: ParameterLike = 4.4
-    g_potassium: ParameterLike = 8.0
-    g_leak: ParameterLike = 2.0
-    e_calcium: ParameterLike = 120.0
-    e_potassium: ParameterLike = -84.0
-    e_leak: ParameterLike = -60.0
-    v1: ParameterLike = -1.2
-    v2: ParameterLike = 18.0
-    v3: ParameterLike = 2.0
-    v4: ParameterLike = 30.0
+    capacitance: ParameterLike = eqx.field(default=20.0, converter=in_unit("uF/cm2"))
+    g_calcium: ParameterLike = eqx.field(default=4.4, converter=in_unit("mS/cm2"))
+    g_potassium: ParameterLike = eqx.field(default=8.0, converter=in_unit("mS/cm2"))
+    g_leak: ParameterLike = eqx.field(default=2.0, converter=in_unit("mS/cm2"))
+    e_calcium: ParameterLike = eqx.field(default=120.0, converter=in_unit("mV"))
+    e_potassium: ParameterLike = eqx.field(default=-84.0, converter=in_unit("mV"))
+    e_leak: ParameterLike = eqx.field(default=-60.0, converter=in_unit("mV"))
+    v1: ParameterLike = eqx.field(default=-1.2, converter=in_unit("mV"))
+    v2: ParameterLike = eqx.field(default=18.0, converter=in_unit("mV"))
+    v3: ParameterLike = eqx.field(default=2.0, converter=in_unit("mV"))
+    v4: ParameterLike = eqx.field(default=30.0, converter=in_unit("mV"))
     phi: ParameterLike = 0.04
-    threshold: ParameterLike = 10.0
-    initial_membrane: ParameterLike = -60.0
+    threshold: ParameterLike = eqx.field(default=10.0, converter=in_unit("mV"))
+    initial_membrane: ParameterLike = eqx.field(default=-60.0, converter=in_unit("mV"))
     surrogate: AbstractSurrogate = Stretched(FastSigmoid(5.0), 20.0)
     integrator: AbstractIntegrator = ExponentialEuler()
-    dt: float = 0.1
+    dt: float = eqx.field(default=0.1, converter=in_ms)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> MorrisLecarState:
         """At `initial_membrane` with the potassium gate at its steady state there."""

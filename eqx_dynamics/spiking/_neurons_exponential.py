@@ -13,6 +13,7 @@ from ._parameter import ParameterLike, resolve
 from ._reset import AbstractReset, ValueReset
 from ._surrogate import AbstractSurrogate, Stretched
 from ._surrogate_curves import FastSigmoid
+from ._units import in_ms, in_unit
 
 
 class ExpIFCell(AbstractODENeuron[MembraneOnlyState]):
@@ -25,18 +26,18 @@ class ExpIFCell(AbstractODENeuron[MembraneOnlyState]):
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
-    tau_mem: ParameterLike = 10.0
-    threshold: ParameterLike = -30.0
-    rest: ParameterLike = -65.0
-    onset: ParameterLike = -59.9
-    sharpness: ParameterLike = 3.48
-    resistance: ParameterLike = 1.0
+    tau_mem: ParameterLike = eqx.field(default=10.0, converter=in_unit("ms"))
+    threshold: ParameterLike = eqx.field(default=-30.0, converter=in_unit("mV"))
+    rest: ParameterLike = eqx.field(default=-65.0, converter=in_unit("mV"))
+    onset: ParameterLike = eqx.field(default=-59.9, converter=in_unit("mV"))
+    sharpness: ParameterLike = eqx.field(default=3.48, converter=in_unit("mV"))
+    resistance: ParameterLike = eqx.field(default=1.0, converter=in_unit("ohm"))
     reset: AbstractReset = ValueReset(-68.0)
     surrogate: AbstractSurrogate = Stretched(FastSigmoid(5.0), 20.0)
     synapse: SynapticCurrent | None = None
     integrator: AbstractIntegrator = ExponentialEuler()
     overshoot: float = 20.0
-    dt: float = 0.1
+    dt: float = eqx.field(default=0.1, converter=in_ms)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> MembraneOnlyState:
         """At rest, with `shape` as leading (batch) axes."""
@@ -60,9 +61,9 @@ class ExpIFCell(AbstractODENeuron[MembraneOnlyState]):
 class AdExState(eqx.Module):
     """State of `AdExCell`."""
 
-    membrane: Float[Array, "..."]  # mV
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
     adaptation: Float[Array, "..."]  # the unit of the input current
-    current: Float[Array, "..."] | None = None
+    current: Float[Array, "..."] | None = eqx.field(default=None, metadata={"unit": "mA"})
 
 
 class AdExCell(AbstractODENeuron[AdExState]):
@@ -76,21 +77,21 @@ class AdExCell(AbstractODENeuron[AdExState]):
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
-    tau_mem: ParameterLike = 10.0
-    tau_adapt: ParameterLike = 30.0
-    threshold: ParameterLike = -55.0
-    rest: ParameterLike = -65.0
-    onset: ParameterLike = -59.9
-    sharpness: ParameterLike = 3.48
+    tau_mem: ParameterLike = eqx.field(default=10.0, converter=in_unit("ms"))
+    tau_adapt: ParameterLike = eqx.field(default=30.0, converter=in_unit("ms"))
+    threshold: ParameterLike = eqx.field(default=-55.0, converter=in_unit("mV"))
+    rest: ParameterLike = eqx.field(default=-65.0, converter=in_unit("mV"))
+    onset: ParameterLike = eqx.field(default=-59.9, converter=in_unit("mV"))
+    sharpness: ParameterLike = eqx.field(default=3.48, converter=in_unit("mV"))
     coupling: ParameterLike = 1.0
     increment: ParameterLike = 1.0
-    resistance: ParameterLike = 1.0
+    resistance: ParameterLike = eqx.field(default=1.0, converter=in_unit("ohm"))
     reset: AbstractReset = ValueReset(-68.0)
     surrogate: AbstractSurrogate = Stretched(FastSigmoid(5.0), 20.0)
     synapse: SynapticCurrent | None = None
     integrator: AbstractIntegrator = ExponentialEuler()
     overshoot: float = 20.0
-    dt: float = 0.1
+    dt: float = eqx.field(default=0.1, converter=in_ms)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> AdExState:
         """At rest and not adapted, with `shape` as leading (batch) axes."""

@@ -12,16 +12,17 @@ from ._parameter import ParameterLike, resolve
 from ._reset import AbstractReset, ValueReset
 from ._surrogate import AbstractSurrogate, Stretched
 from ._surrogate_curves import FastSigmoid
+from ._units import in_ms, in_unit
 
 
 class GIFState(eqx.Module):
     """State of `GIFCell`."""
 
-    membrane: Float[Array, "..."]  # mV
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
     fast: Float[Array, "..."]  # spike-triggered current I1
     slow: Float[Array, "..."]  # spike-triggered current I2
-    moving_threshold: Float[Array, "..."]  # mV
-    current: Float[Array, "..."] | None = None
+    moving_threshold: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
+    current: Float[Array, "..."] | None = eqx.field(default=None, metadata={"unit": "mA"})
 
 
 class GIFCell(AbstractODENeuron[GIFState]):
@@ -35,11 +36,11 @@ class GIFCell(AbstractODENeuron[GIFState]):
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
-    tau_mem: ParameterLike = 20.0
-    threshold: ParameterLike = -50.0
-    threshold_floor: ParameterLike = -60.0
-    rest: ParameterLike = -70.0
-    resistance: ParameterLike = 20.0
+    tau_mem: ParameterLike = eqx.field(default=20.0, converter=in_unit("ms"))
+    threshold: ParameterLike = eqx.field(default=-50.0, converter=in_unit("mV"))
+    threshold_floor: ParameterLike = eqx.field(default=-60.0, converter=in_unit("mV"))
+    rest: ParameterLike = eqx.field(default=-70.0, converter=in_unit("mV"))
+    resistance: ParameterLike = eqx.field(default=20.0, converter=in_unit("ohm"))
     a: ParameterLike = 0.0
     b: ParameterLike = 0.01
     fast_rate: ParameterLike = 0.2
@@ -53,7 +54,7 @@ class GIFCell(AbstractODENeuron[GIFState]):
     synapse: SynapticCurrent | None = None
     integrator: AbstractIntegrator = ExponentialEuler()
     overshoot: float = 20.0
-    dt: float = 0.1
+    dt: float = eqx.field(default=0.1, converter=in_ms)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> GIFState:
         """At rest, with `shape` as leading (batch) axes."""

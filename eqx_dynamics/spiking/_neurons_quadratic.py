@@ -11,13 +11,14 @@ from ._parameter import ParameterLike, resolve
 from ._reset import AbstractReset, ValueReset
 from ._surrogate import AbstractSurrogate, Stretched
 from ._surrogate_curves import FastSigmoid
+from ._units import in_ms, in_unit
 
 
 class MembraneOnlyState(eqx.Module):
     """State of a neuron with one variable of its own."""
 
-    membrane: Float[Array, "..."]  # mV
-    current: Float[Array, "..."] | None = None
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
+    current: Float[Array, "..."] | None = eqx.field(default=None, metadata={"unit": "mA"})
 
 
 class QIFCell(AbstractODENeuron[MembraneOnlyState]):
@@ -27,18 +28,18 @@ class QIFCell(AbstractODENeuron[MembraneOnlyState]):
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
-    tau_mem: ParameterLike = 10.0
-    threshold: ParameterLike = -30.0
-    rest: ParameterLike = -65.0
-    critical: ParameterLike = -50.0
+    tau_mem: ParameterLike = eqx.field(default=10.0, converter=in_unit("ms"))
+    threshold: ParameterLike = eqx.field(default=-30.0, converter=in_unit("mV"))
+    rest: ParameterLike = eqx.field(default=-65.0, converter=in_unit("mV"))
+    critical: ParameterLike = eqx.field(default=-50.0, converter=in_unit("mV"))
     curvature: ParameterLike = 0.07
-    resistance: ParameterLike = 1.0
+    resistance: ParameterLike = eqx.field(default=1.0, converter=in_unit("ohm"))
     reset: AbstractReset = ValueReset(-68.0)
     surrogate: AbstractSurrogate = Stretched(FastSigmoid(5.0), 20.0)
     synapse: SynapticCurrent | None = None
     integrator: AbstractIntegrator = ExponentialEuler()
     overshoot: float = 20.0
-    dt: float = 0.1
+    dt: float = eqx.field(default=0.1, converter=in_ms)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> MembraneOnlyState:
         """At rest, with `shape` as leading (batch) axes."""
@@ -62,9 +63,9 @@ class QIFCell(AbstractODENeuron[MembraneOnlyState]):
 class IzhikevichState(eqx.Module):
     """State of `IzhikevichCell`."""
 
-    membrane: Float[Array, "..."]  # mV
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
     recovery: Float[Array, "..."]  # mV/ms
-    current: Float[Array, "..."] | None = None
+    current: Float[Array, "..."] | None = eqx.field(default=None, metadata={"unit": "mA"})
 
 
 class IzhikevichCell(AbstractODENeuron[IzhikevichState]):
@@ -86,15 +87,15 @@ class IzhikevichCell(AbstractODENeuron[IzhikevichState]):
     quadratic: ParameterLike = 0.04
     linear: ParameterLike = 5.0
     constant: ParameterLike = 140.0
-    threshold: ParameterLike = 30.0
-    initial_membrane: ParameterLike = -65.0
+    threshold: ParameterLike = eqx.field(default=30.0, converter=in_unit("mV"))
+    initial_membrane: ParameterLike = eqx.field(default=-65.0, converter=in_unit("mV"))
     initial_recovery: ParameterLike = -13.0
     reset: AbstractReset = ValueReset(-65.0)
     surrogate: AbstractSurrogate = Stretched(FastSigmoid(5.0), 30.0)
     synapse: SynapticCurrent | None = None
     integrator: AbstractIntegrator = ExponentialEuler()
     overshoot: float = 20.0
-    dt: float = 0.5
+    dt: float = eqx.field(default=0.5, converter=in_ms)
 
     @classmethod
     def preset(cls, name: str, size: int | tuple[int, ...], *, dt: float = 0.25) -> "IzhikevichCell":

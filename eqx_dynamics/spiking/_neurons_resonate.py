@@ -11,6 +11,7 @@ from ._parameter import ParameterLike, require, resolve
 from ._reset import AbstractReset, ValueReset
 from ._surrogate import AbstractSurrogate
 from ._surrogate_curves import FastSigmoid
+from ._units import in_ms, in_unit
 
 
 class ResonateState(eqx.Module):
@@ -32,12 +33,12 @@ class ResonateAndFireCell(AbstractNeuron[ResonateState]):
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
-    tau_mem: ParameterLike = 50.0
-    frequency: ParameterLike = 40.0
-    threshold: ParameterLike = 1.0
+    tau_mem: ParameterLike = eqx.field(default=50.0, converter=in_unit("ms"))
+    frequency: ParameterLike = eqx.field(default=40.0, converter=in_unit("Hz"))
+    threshold: ParameterLike = eqx.field(default=1.0, converter=in_unit("mV"))
     reset: AbstractReset = ValueReset(0.0)
     surrogate: AbstractSurrogate = FastSigmoid(5.0)
-    dt: float = 1.0
+    dt: float = eqx.field(default=1.0, converter=in_ms)
 
     def __check_init__(self):
         check_neuron(self.size, self.reset, self.surrogate)

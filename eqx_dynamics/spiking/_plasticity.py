@@ -11,6 +11,7 @@ from .._cell import AbstractCell
 from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, EulerDecay, ExactDecay, LeakGain
 from ._neuron import zeros
 from ._parameter import ParameterLike, concrete, require, resolve
+from ._units import in_ms, in_unit
 
 
 Spikes = Float[Array, "..."]
@@ -86,12 +87,12 @@ class PairSTDP(AbstractCell[PairSTDPState]):
     weight: Float[Array, "post pre"]
     rate_plus: ParameterLike
     rate_minus: ParameterLike
-    tau_plus: ParameterLike  # ms
-    tau_minus: ParameterLike  # ms
+    tau_plus: Constant = eqx.field(converter=in_unit("ms"))
+    tau_minus: Constant = eqx.field(converter=in_unit("ms"))
     bounds: AbstractBounds
     decay: AbstractDecay
     trace_gain: AbstractInputGain
-    dt: float  # ms
+    dt: float = eqx.field(converter=in_ms)
 
     def __init__(
         self,
@@ -99,12 +100,12 @@ class PairSTDP(AbstractCell[PairSTDPState]):
         *,
         rate_plus: ParameterLike = 1e-3,
         rate_minus: ParameterLike = 1e-3,
-        tau_plus: ParameterLike = 20.0,
-        tau_minus: ParameterLike = 20.0,
+        tau_plus: Constant = 20.0,
+        tau_minus: Constant = 20.0,
         bounds: AbstractBounds = HardBounds(),
         decay: AbstractDecay = ExactDecay(),
         trace_gain: AbstractInputGain = ConstantGain(),
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ):
         """**Arguments:**
 
@@ -123,7 +124,7 @@ class PairSTDP(AbstractCell[PairSTDPState]):
         self.weight = weight
         self.rate_plus, self.rate_minus = rate_plus, rate_minus
         self.tau_plus, self.tau_minus = tau_plus, tau_minus
-        self.bounds, self.decay, self.trace_gain, self.dt = bounds, decay, trace_gain, float(dt)
+        self.bounds, self.decay, self.trace_gain, self.dt = bounds, decay, trace_gain, dt
 
     @classmethod
     def like_norse(
@@ -133,7 +134,7 @@ class PairSTDP(AbstractCell[PairSTDPState]):
         rate_plus: ParameterLike = 1e-3,
         rate_minus: ParameterLike = 1e-3,
         multiplicative: bool = False,
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ) -> "PairSTDP":
         r"""Norse's `stdp_step_linear`: Euler traces of 50 ms that a spike raises by $\Delta t / \tau$."""
         return cls(
@@ -169,7 +170,7 @@ class PairSTDP(AbstractCell[PairSTDPState]):
         pre_trace = self._trace(trace_pre, pre, self.tau_plus)
         return pre, post, (pre_trace, self._trace(trace_post, post, self.tau_minus))
 
-    def _trace(self, trace: Array, spikes: Array, tau: ParameterLike) -> Array:
+    def _trace(self, trace: Array, spikes: Array, tau: Constant) -> Array:
         tau_ms = resolve(tau, trace)
         beta = self.decay.factor(self.dt, tau_ms)
         return beta * trace + self.trace_gain.factor(self.dt, tau_ms, beta, trace) * spikes
@@ -199,9 +200,9 @@ class RewardSTDP(AbstractCell[RewardSTDPState]):
     """
 
     pair: PairSTDP
-    tau_eligibility: ParameterLike  # ms
+    tau_eligibility: Constant = eqx.field(converter=in_unit("ms"))
 
-    def __init__(self, pair: PairSTDP, tau_eligibility: ParameterLike = 1000.0):
+    def __init__(self, pair: PairSTDP, tau_eligibility: Constant = 1000.0):
         """**Arguments:** `pair`: the rule that makes synapses eligible; `tau_eligibility`: how long they are, ms.
 
         **Raises:** `ValueError` if `tau_eligibility` is not positive.
@@ -254,7 +255,7 @@ def check_rule(
     require(dt, "dt", above=0.0)
     for name, tau in taus.items():
         require(tau, name, above=0.0)
-        decay.check(float(dt), tau, name)
+        decay.check(dt, tau, name)
     for name, rate in (("rate_plus", rate_plus), ("rate_minus", rate_minus)):
         values = concrete(rate)
         if values is not None and not (values >= 0).all():

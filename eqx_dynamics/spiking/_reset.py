@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ._parameter import ParameterLike, concrete, require, resolve
+from ._units import in_unit
 
 
 ResetTiming: TypeAlias = Literal["after_spike", "before_decay", "after_decay", "discounted"]
@@ -57,7 +58,7 @@ class SubtractReset(AbstractReset):
     - `base`: membrane that a neuron exactly at threshold is taken to, mV.
     """
 
-    base: ParameterLike = 0.0
+    base: ParameterLike = eqx.field(default=0.0, converter=in_unit("mV"))
 
     def apply(
         self, membrane: Float[Array, "*shape"], spikes: Float[Array, "*shape"], threshold: Array | float
@@ -75,7 +76,7 @@ class ValueReset(AbstractReset):
       $v + s (v_{reset} - \mathrm{sg}(v))$ with sg = stop gradient; otherwise a fired membrane is forgotten.
     """
 
-    value: ParameterLike = 0.0
+    value: ParameterLike = eqx.field(default=0.0, converter=in_unit("mV"))
     keep_gradient: bool = eqx.field(static=True, default=False)
 
     def apply(

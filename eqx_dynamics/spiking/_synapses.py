@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from .._cell import AbstractCell
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
+from ._units import in_ms, in_unit
 
 
 Input = Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."]
@@ -22,11 +23,11 @@ class ExponentialState(eqx.Module):
 class ExponentialSynapse(AbstractCell[ExponentialState]):
     r"""A jump at each spike, then exponential decay: $g \leftarrow e^{-\Delta t / \tau} g + x$."""
 
-    tau: ParameterLike  # ms
-    dt: float  # ms
+    tau: Constant = eqx.field(converter=in_unit("ms"))
+    dt: float = eqx.field(converter=in_ms)
     size: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, size: int | tuple[int, ...], tau: ParameterLike = 8.0, *, dt: float | int = 1.0):
+    def __init__(self, size: int | tuple[int, ...], tau: Constant = 8.0, *, dt: Step = 1.0):
         """**Arguments:**
 
         - `size`: number of synapses, or their shape.
@@ -35,7 +36,7 @@ class ExponentialSynapse(AbstractCell[ExponentialState]):
 
         **Raises:** `ValueError` for a `tau` or `dt` that is not positive, or a `tau` that does not fit `size`.
         """
-        self.size, self.tau, self.dt = as_size(size), tau, float(dt)
+        self.size, self.tau, self.dt = as_size(size), tau, dt
 
     def __check_init__(self):
         check_constants(self.size, self.dt, tau=self.tau)
@@ -68,27 +69,27 @@ class DualExponentialSynapse(AbstractCell[DualExponentialState]):
     peak of the response to one spike, in continuous time.
     """
 
-    tau_rise: ParameterLike  # ms
-    tau_decay: ParameterLike  # ms
-    dt: float  # ms
+    tau_rise: Constant = eqx.field(converter=in_unit("ms"))
+    tau_decay: Constant = eqx.field(converter=in_unit("ms"))
+    dt: float = eqx.field(converter=in_ms)
     normalize: bool = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
         size: int | tuple[int, ...],
-        tau_rise: ParameterLike = 1.0,
-        tau_decay: ParameterLike = 10.0,
+        tau_rise: Constant = 1.0,
+        tau_decay: Constant = 10.0,
         *,
         normalize: bool = True,
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ):
         """**Arguments:** as for `ExponentialSynapse`; `normalize`: whether the peak is 1 (or $A = 1$).
 
         **Raises:** `ValueError` as there, or unless `tau_decay` is above `tau_rise`.
         """
         self.size, self.tau_rise, self.tau_decay = as_size(size), tau_rise, tau_decay
-        self.normalize, self.dt = normalize, float(dt)
+        self.normalize, self.dt = normalize, dt
 
     def __check_init__(self):
         check_constants(self.size, self.dt, tau_rise=self.tau_rise, tau_decay=self.tau_decay)
@@ -136,20 +137,20 @@ class AlphaSynapse(AbstractCell[AlphaSynapseState]):
     Solved exactly, the response to a spike is $\frac{t}{\tau} e^{-t/\tau}$, with its peak $1/e$ after $\tau$ ms.
     """
 
-    tau: ParameterLike  # ms
+    tau: Constant = eqx.field(converter=in_unit("ms"))
     exact: bool = eqx.field(static=True)
-    dt: float  # ms
+    dt: float = eqx.field(converter=in_ms)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
-        self, size: int | tuple[int, ...], tau: ParameterLike = 8.0, *, exact: bool = True, dt: float | int = 1.0
+        self, size: int | tuple[int, ...], tau: Constant = 8.0, *, exact: bool = True, dt: Step = 1.0
     ):
         r"""**Arguments:** as for `ExponentialSynapse`; `exact`: False holds $h$ during a step (exponential Euler, as
         brainpy.state does), which errs by about $\Delta t / 2 \tau$.
 
         **Raises:** `ValueError` as there.
         """
-        self.size, self.tau, self.exact, self.dt = as_size(size), tau, exact, float(dt)
+        self.size, self.tau, self.exact, self.dt = as_size(size), tau, exact, dt
 
     def __check_init__(self):
         check_constants(self.size, self.dt, tau=self.tau)

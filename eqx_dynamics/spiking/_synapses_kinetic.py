@@ -11,6 +11,7 @@ from .._cell import AbstractCell
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, resolve
 from ._synapses import Input, check_constants
+from ._units import in_ms, in_unit
 
 
 class KineticState(eqx.Module):
@@ -34,8 +35,8 @@ class KineticSynapse(AbstractCell[KineticState]):
     alpha: ParameterLike  # 1 / (ms mM)
     beta: ParameterLike  # 1 / ms
     concentration: ParameterLike  # mM
-    duration: ParameterLike  # ms
-    dt: float  # ms
+    duration: Constant = eqx.field(converter=in_unit("ms"))
+    dt: float = eqx.field(converter=in_ms)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -45,8 +46,8 @@ class KineticSynapse(AbstractCell[KineticState]):
         alpha: ParameterLike,
         beta: ParameterLike,
         concentration: ParameterLike,
-        duration: ParameterLike,
-        dt: float | int = 1.0,
+        duration: Constant,
+        dt: Step = 1.0,
     ):
         """**Arguments:**
 
@@ -59,19 +60,19 @@ class KineticSynapse(AbstractCell[KineticState]):
         **Raises:** `ValueError` for constants that are not positive or do not fit `size`.
         """
         self.size, self.alpha, self.beta = as_size(size), alpha, beta
-        self.concentration, self.duration, self.dt = concentration, duration, float(dt)
+        self.concentration, self.duration, self.dt = concentration, duration, dt
 
     def __check_init__(self):
         constants = {"alpha": self.alpha, "beta": self.beta}
         check_constants(self.size, self.dt, **constants, concentration=self.concentration, duration=self.duration)
 
     @classmethod
-    def ampa(cls, size: int | tuple[int, ...], *, dt: float | int = 1.0) -> "KineticSynapse":
+    def ampa(cls, size: int | tuple[int, ...], *, dt: Step = 1.0) -> "KineticSynapse":
         """Fast excitation, with brainpy.state's constants."""
         return cls(size, alpha=0.98, beta=0.18, concentration=0.5, duration=0.5, dt=dt)
 
     @classmethod
-    def gaba_a(cls, size: int | tuple[int, ...], *, dt: float | int = 1.0) -> "KineticSynapse":
+    def gaba_a(cls, size: int | tuple[int, ...], *, dt: Step = 1.0) -> "KineticSynapse":
         """Fast inhibition, with brainpy.state's constants."""
         return cls(size, alpha=0.53, beta=0.18, concentration=1.0, duration=1.0, dt=dt)
 
@@ -111,8 +112,8 @@ class NMDASynapse(AbstractCell[NMDAState]):
     alpha_bind: ParameterLike  # 1 / (ms mM)
     beta_bind: ParameterLike  # 1 / ms
     concentration: ParameterLike  # mM
-    duration: ParameterLike  # ms
-    dt: float  # ms
+    duration: Constant = eqx.field(converter=in_unit("ms"))
+    dt: float = eqx.field(converter=in_ms)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -124,8 +125,8 @@ class NMDASynapse(AbstractCell[NMDAState]):
         alpha_bind: ParameterLike = 1.0,
         beta_bind: ParameterLike = 0.5,
         concentration: ParameterLike = 1.0,
-        duration: ParameterLike = 0.5,
-        dt: float | int = 1.0,
+        duration: Constant = 0.5,
+        dt: Step = 1.0,
     ):
         r"""**Arguments:** as for `KineticSynapse`; `alpha_open`, `beta_open` are $\alpha_1, \beta_1$ (1/ms);
         `alpha_bind` (1/(ms mM)), `beta_bind` (1/ms) are $\alpha_2, \beta_2$.
@@ -134,7 +135,7 @@ class NMDASynapse(AbstractCell[NMDAState]):
         """
         self.size, self.alpha_open, self.beta_open = as_size(size), alpha_open, beta_open
         self.alpha_bind, self.beta_bind = alpha_bind, beta_bind
-        self.concentration, self.duration, self.dt = concentration, duration, float(dt)
+        self.concentration, self.duration, self.dt = concentration, duration, dt
 
     def __check_init__(self):
         opening = {"alpha_open": self.alpha_open, "beta_open": self.beta_open}
@@ -172,7 +173,7 @@ class AbstractSynapticOutput(eqx.Module):
 class ReversalOutput(AbstractSynapticOutput):
     r"""Ohm's law: $I = g (E - v)$."""
 
-    reversal: ParameterLike = 0.0  # mV
+    reversal: Constant = eqx.field(default=0.0, converter=in_unit("mV"))
 
     def __call__(self, conductance: Float[Array, "*shape"], membrane: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return conductance * (resolve(self.reversal, membrane) - membrane)
@@ -185,10 +186,10 @@ class MagnesiumBlock(AbstractSynapticOutput):
         Jahr and Stevens, Voltage dependence of NMDA-activated macroscopic conductances, J. Neurosci. 10, 1990, eq. 4.
     """
 
-    reversal: ParameterLike  # mV
+    reversal: Constant = eqx.field(converter=in_unit("mV"))
     magnesium: ParameterLike  # mM
 
-    def __init__(self, reversal: ParameterLike = 0.0, magnesium: ParameterLike = 1.2):
+    def __init__(self, reversal: Constant = 0.0, magnesium: ParameterLike = 1.2):
         """**Arguments:** `reversal`: $E$, mV; `magnesium`: outside concentration, mM; 0 lifts the block.
 
         **Raises:** `ValueError` if `magnesium` is negative.
@@ -205,7 +206,7 @@ class MagnesiumBlock(AbstractSynapticOutput):
         return conductance * (resolve(self.reversal, membrane) - membrane) / (1 + blocked)
 
 
-def transmitter(spikes: Array, remaining: Array, duration: ParameterLike, dt: float) -> tuple[Array, Array]:
+def transmitter(spikes: Array, remaining: Array, duration: Constant, dt: float) -> tuple[Array, Array]:
     """Whether transmitter is present in this step (differentiable in its spikes), and the steps that are left after."""
     num_steps = jnp.ceil(jnp.asarray(resolve(duration, spikes), spikes.dtype) / dt - 1e-4)
     present = spikes + (1 - spikes) * (remaining > 0).astype(spikes.dtype)

@@ -12,6 +12,7 @@ from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, require, resolve
 from ._synapses import Input, check_constants
 from ._synapses_kinetic import binary
+from ._units import in_ms, in_unit
 
 
 Jumps: TypeAlias = Literal["after_decay", "before_decay", "brainstate"]
@@ -35,10 +36,10 @@ class STPSynapse(AbstractCell[STPState]):
     """
 
     increment: ParameterLike
-    tau_facilitation: ParameterLike  # ms
-    tau_recovery: ParameterLike  # ms
+    tau_facilitation: Constant = eqx.field(converter=in_unit("ms"))
+    tau_recovery: Constant = eqx.field(converter=in_unit("ms"))
     decay: AbstractDecay
-    dt: float  # ms
+    dt: float = eqx.field(converter=in_ms)
     jumps: Jumps = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
@@ -47,11 +48,11 @@ class STPSynapse(AbstractCell[STPState]):
         size: int | tuple[int, ...],
         *,
         increment: ParameterLike = 0.15,
-        tau_facilitation: ParameterLike = 1500.0,
-        tau_recovery: ParameterLike = 200.0,
+        tau_facilitation: Constant = 1500.0,
+        tau_recovery: Constant = 200.0,
         decay: AbstractDecay = ExactDecay(),
         jumps: Jumps = "after_decay",
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ):
         r"""**Arguments:**
 
@@ -69,7 +70,7 @@ class STPSynapse(AbstractCell[STPState]):
         """
         self.size, self.increment = as_size(size), increment
         self.tau_facilitation, self.tau_recovery = tau_facilitation, tau_recovery
-        self.decay, self.jumps, self.dt = decay, jumps, float(dt)
+        self.decay, self.jumps, self.dt = decay, jumps, dt
 
     def __check_init__(self):
         taus = {"tau_facilitation": self.tau_facilitation, "tau_recovery": self.tau_recovery}
@@ -79,7 +80,7 @@ class STPSynapse(AbstractCell[STPState]):
             self.decay.check(self.dt, tau, name)
 
     @classmethod
-    def like_brainstate(cls, size: int | tuple[int, ...], *, dt: float | int = 1.0) -> "STPSynapse":
+    def like_brainstate(cls, size: int | tuple[int, ...], *, dt: Step = 1.0) -> "STPSynapse":
         """brainpy.state's `STP` with its constants."""
         return cls(size, jumps="brainstate", dt=dt)
 
@@ -117,9 +118,9 @@ class STDSynapse(AbstractCell[STDState]):
     """
 
     increment: ParameterLike
-    tau: ParameterLike  # ms
+    tau: Constant = eqx.field(converter=in_unit("ms"))
     decay: AbstractDecay
-    dt: float  # ms
+    dt: float = eqx.field(converter=in_ms)
     jumps: Jumps = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
@@ -128,17 +129,17 @@ class STDSynapse(AbstractCell[STDState]):
         size: int | tuple[int, ...],
         *,
         increment: ParameterLike = 0.07,
-        tau: ParameterLike = 200.0,
+        tau: Constant = 200.0,
         decay: AbstractDecay = ExactDecay(),
         jumps: Jumps = "after_decay",
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ):
         """**Arguments:** as for `STPSynapse`; `increment`: the fraction $U$ that a spike uses up; `tau`: ms.
 
         **Raises:** `ValueError` as there.
         """
         self.size, self.increment, self.tau = as_size(size), increment, tau
-        self.decay, self.jumps, self.dt = decay, jumps, float(dt)
+        self.decay, self.jumps, self.dt = decay, jumps, dt
 
     def __check_init__(self):
         check_constants(self.size, self.dt, increment=self.increment, tau=self.tau)

@@ -18,6 +18,7 @@ from .._sequential import Sequential, _scan_layer, _split, _step_keys
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
 from ._synapses import Input
+from ._units import in_ms, in_unit
 
 
 class Residual(AbstractMembraneCell[Any], AbstractScannable[Any]):
@@ -144,18 +145,18 @@ class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
         (there in the limit of a narrow kernel).
     """
 
-    delay: ParameterLike  # ms
-    dt: float  # ms
+    delay: Constant = eqx.field(converter=in_unit("ms"))
+    dt: float = eqx.field(converter=in_ms)
     steps: int = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
         size: int | tuple[int, ...],
-        delay: ParameterLike,
+        delay: Constant,
         *,
         max_delay: float | int | None = None,
-        dt: float | int = 1.0,
+        dt: Step = 1.0,
     ):
         """**Arguments:**
 
@@ -176,7 +177,7 @@ class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
         values = concrete(delay)
         if values is not None and not ((values >= 0) & (values <= max_delay)).all():
             raise ValueError(f"`delay` must lie between 0 and `max_delay`, {max_delay:g} ms; got {values.tolist()}.")
-        self.size, self.delay, self.dt = as_size(size), delay, float(dt)
+        self.size, self.delay, self.dt = as_size(size), delay, dt
         self.steps = max(1, math.ceil(max_delay / dt - 1e-6))
         require_fits(delay, "delay", self.size)
 

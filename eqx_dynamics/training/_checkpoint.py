@@ -8,6 +8,8 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, UInt32
 
 from .._extras import need
@@ -27,7 +29,8 @@ class Checkpoint(AbstractCallback):
     bit, since a `TrainState` and the state of the iterator are all there is. A checkpoint is a folder that Orbax
     renames into place when it is complete; every array in it carries a fingerprint.
 
-    Saving copies the arrays from the device and returns; writing goes on in a thread.
+    Saving copies the arrays from the device and returns; writing goes on in a thread. With several processes all take
+    part, in one folder that all can reach, and each finds the position of its own iterator again.
     """
 
     directory: str = eqx.field(static=True)
@@ -116,14 +119,14 @@ class Checkpoint(AbstractCallback):
             for step in sorted(manager.all_steps(), reverse=True):
                 path = os.path.join(self.directory, str(step))
                 try:
-                    restored, position = _load(manager, step, state, path)
+                    restored, positions = _load(manager, step, state, path)
                 except Exception as error:  # Orbax and TensorStore raise bare `Exception` for damaged files
                     problem = str(error) if isinstance(error, CheckpointError) else f"`{path}` is damaged: {error}"
                     problems.append(problem.partition("\n")[0][:400])
                     warnings.warn(f"Checkpoint refused: {problems[-1]}", stacklevel=2)
                     continue
                 if iterator is not None:
-                    _set_position(iterator, position, path)
+                    _set_position(iterator, positions, path)
                 return restored
         finally:
             manager.close()
@@ -150,13 +153,13 @@ class Checkpoint(AbstractCallback):
     def _save(self, manager: Any, step: int, state: TrainState, iterator: Any, metrics: dict | None) -> None:
         args = need("orbax.checkpoint", extra="train").args
         named = to_named(state)
-        position = _position(iterator) if self.save_iterator and iterator is not None else None
+        positions = _positions(iterator) if self.save_iterator and iterator is not None else None
         config = {"config": json.loads(self.config), "leaves": describe(state)}
         manager.save(
             step,
             args=args.Composite(
                 train=args.StandardSave(named | {_FINGERPRINT: _fingerprint(named)}),
-                data=args.JsonSave({"position": position}),
+                data=args.JsonSave({"positions": positions}),
                 config=args.JsonSave(config),
             ),
             metrics=metrics,
@@ -188,10 +191,11 @@ def _load(manager: Any, step: int, like: TrainState, path: str) -> tuple[TrainSt
     named = dict(found["train"])
     wanted = named.pop(_FINGERPRINT)
     named = {name: named[name] for name in to_named(like)}
-    for name, is_right in zip(named, (_fingerprint(named) == wanted).tolist(), strict=True):
+    matches = np.asarray(_fingerprint(named)) == np.asarray(wanted)
+    for name, is_right in zip(named, matches, strict=True):
         if not is_right:
             raise CheckpointError(f"`{path}` is damaged: `{name}` is not what was saved.")
-    return from_named(like, named, source=f"`{path}`"), found["data"]["position"]
+    return from_named(like, named, source=f"`{path}`"), found["data"]["positions"]
 
 
 @jax.jit
@@ -211,17 +215,30 @@ def _hash(array: Array) -> UInt32[Array, ""]:
     return jnp.sum((words ^ (words >> 15)) * factors, dtype=jnp.uint32)
 
 
-def _position(iterator: Any) -> Any:
+def _positions(iterator: Any) -> list[Any]:
+    """Where the iterator of each process is."""
     if not hasattr(iterator, "get_state"):
         raise ValueError(
             f"`data` is drawn from a {type(iterator).__name__}, which has no `get_state`, so a resumed run could not "
             "see the same batches. Use a Grain iterator, `ArrayData`, or `Checkpoint(save_iterator=False)`."
         )
     state = iterator.get_state()
-    return {"bytes": state.decode("latin-1")} if isinstance(state, bytes) else {"state": state}
+    position = {"bytes": state.decode("latin-1")} if isinstance(state, bytes) else {"state": state}
+    if jax.process_count() == 1:
+        return [position]
+    text = np.frombuffer(json.dumps(position).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(text.size))
+    texts = multihost_utils.process_allgather(np.pad(text, (0, max(sizes) - text.size)))
+    return [json.loads(bytes(text[:size])) for text, size in zip(texts, sizes, strict=True)]
 
 
-def _set_position(iterator: Any, position: Any, path: str) -> None:
-    if position is None:
+def _set_position(iterator: Any, positions: list[Any] | None, path: str) -> None:
+    if positions is None:
         raise CheckpointError(f"`{path}` holds no position of an iterator: that run was not trained from one.")
+    if len(positions) != jax.process_count():
+        raise CheckpointError(
+            f"`{path}` holds the positions of the iterators of {len(positions)} processes; this run has "
+            f"{jax.process_count()}. Run as many, or restore without `iterator`."
+        )
+    position = positions[jax.process_index()]
     iterator.set_state(position["bytes"].encode("latin-1") if "bytes" in position else position["state"])

@@ -1,13 +1,14 @@
 """Latents eliminated in closed form, context latents by Levenberg-Marquardt: for linear decoders and squared error."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._decoders import LinearDecoder
+from .._hypernetwork import Linearizer
 from .._likelihoods import Gaussian
 from .._model import TiDHy
 from .._problem import StepProblem
@@ -26,16 +27,17 @@ class _Reduced(eqx.Module):
     curvature: Float[Array, " latents"]
     linear: Float[Array, " latents"]
     data: Float[Array, " latents"]
+    scale: Float[Array, ""]
     eigenvalues: Float[Array, " latents"]
     eigenvectors: Float[Array, "latents latents"]
+    linearizer: Linearizer
 
     def __init__(self, problem: StepProblem):
         decoder = problem.model.decoder
         assert isinstance(decoder, LinearDecoder) and decoder.linear.bias is not None
         weight = decoder.linear.weight
-        if problem.mask is None:
-            eigenvalues, eigenvectors = problem.prepared
-        else:
+        (eigenvalues, eigenvectors), self.linearizer = problem.prepared
+        if problem.mask is not None:
             weight = jnp.where(problem.mask[:, None], weight, 0.0)
             eigenvalues, eigenvectors = _eigen(weight)
         scale = problem.temporal_weight
@@ -43,15 +45,13 @@ class _Reduced(eqx.Module):
         self.columns = eigenvectors.T @ problem.columns
         self.curvature = scale * eigenvalues / (eigenvalues + scale)
         self.linear = scale * self.data / (eigenvalues + scale)
+        self.scale = jnp.sum(self.linear**2 / (self.curvature + 1e-12))
         self.eigenvalues = eigenvalues
         self.eigenvectors = eigenvectors
 
     def latents(self, prediction: Float[Array, " latents"], scale: Float[Array, ""]) -> Float[Array, " latents"]:
         r"""$r^* = (C^T C + \lambda I)^{-1} (C^T (x - b) + \lambda \bar r)$, from $v$."""
         return self.eigenvectors @ ((self.data + scale * prediction) / (self.eigenvalues + scale))
-
-    def value(self, prediction: Float[Array, " latents"]) -> Float[Array, ""]:
-        return jnp.sum((self.curvature * prediction - 2 * self.linear) * prediction)
 
 
 class ReducedGaussNewton(AbstractIterativeSolver):
@@ -88,7 +88,7 @@ class ReducedGaussNewton(AbstractIterativeSolver):
                 f"Gaussian likelihood; got {type(model.decoder).__name__} and {type(model.likelihood).__name__}. Use "
                 "ProximalGradient."
             )
-        return _eigen(model.decoder.linear.weight)
+        return _eigen(model.decoder.linear.weight), Linearizer(model.hypernetwork)
 
     def focus(self, problem: StepProblem) -> StepProblem:
         objective = problem.objective
@@ -99,49 +99,82 @@ class ReducedGaussNewton(AbstractIterativeSolver):
         return eqx.tree_at(lambda p: p.prepared, problem, _Reduced(problem), is_leaf=lambda x: x is problem.prepared)
 
     def init(self, problem: StepProblem, previous: LatentState) -> Iterate:
-        reduced: _Reduced = problem.prepared
-        context = previous.context_latents
-        prediction = reduced.columns @ problem.model.mixture(context)
-        value = reduced.value(prediction) + _prior(problem, context)
-        state = LatentState(reduced.latents(prediction, problem.temporal_weight), context)
-        damping = jnp.asarray(self.damping, context.dtype)
-        return Iterate(state, (damping, value), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        point, damping = _Point(problem, previous.context_latents), jnp.asarray(self.damping, problem.model.dtype)
+        hold = None if point.outputs is None else jnp.zeros(point.outputs.shape, bool)
+        state = point.state(problem)
+        return Iterate(state, (damping, point, hold), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
     def step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
+        damping, point, hold = iterate.memory
+        new = _Point(problem, point.context_latents - point.newton(problem, damping, hold))
+        is_better = new.value < point.value  # false for NaN
+        scale = jnp.abs(point.value) + problem.prepared.scale
+        is_settled = jnp.abs(point.value - new.value) < self.tolerance * scale
+        is_free = jnp.ones((), bool) if hold is None else ~jnp.any(hold)
+        if hold is not None:
+            crossed = (new.outputs > 0) != (point.outputs > 0)
+            # A free step that fails across kinks is tried again along them; then only is the damping to blame.
+            hold = crossed & is_free & ~is_better
+            is_blamed = ~jnp.any(hold)
+        else:
+            is_blamed = jnp.ones((), bool)
+        damping = damping * jnp.where(is_better, 0.3, jnp.where(is_blamed, 4.0, 1.0))
+        point = jtu.tree_map(lambda n, o: jnp.where(is_better, n, o), new, point)
+        return Iterate(
+            point.state(problem), (damping, point, hold), iterate.num_steps + 1, is_settled & (is_better | ~is_free)
+        )
+
+
+class _Point(eqx.Module):
+    """The reduced problem to second order at one context: half its gradient and half its Gauss-Newton matrix."""
+
+    context_latents: Float[Array, " context"]
+    prediction: Float[Array, " latents"]
+    value: Float[Array, ""]
+    slope: Float[Array, " context"]
+    matrix: Float[Array, "context context"]
+    outputs: Float[Array, " weights_and_gains"] | None
+    output_jacobian: Float[Array, "weights_and_gains context"] | None
+
+    def __init__(self, problem: StepProblem, context_latents: Float[Array, " context"]):
         reduced: _Reduced = problem.prepared
-        damping, value = iterate.memory
-        context = iterate.state.context_latents
+        near = reduced.linearizer(context_latents)
+        distance = context_latents - problem.prior_mean
+        prediction, jacobian = small_product(reduced.columns, near.mixture), small_product(reduced.columns, near.jacobian)
+        weighted = reduced.curvature * prediction
+        self.context_latents = context_latents
+        self.prediction = prediction
+        self.value = jnp.sum((weighted - 2 * reduced.linear) * prediction)
+        self.value = self.value + problem.prior_precision * jnp.sum(distance**2)
+        self.slope = small_product(jacobian.T, weighted - reduced.linear) + problem.prior_precision * distance
+        self.matrix = small_product(jacobian.T, reduced.curvature[:, None] * jacobian)
+        has_kinks = problem.model.hypernetwork.has_kinks
+        self.outputs = near.outputs if has_kinks else None
+        self.output_jacobian = near.output_jacobian if has_kinks else None
 
-        def mix(context: Float[Array, " context"]) -> tuple[Float[Array, " weights_and_gains"], Any]:
-            mixture = problem.model.mixture(context)
-            return mixture, mixture
+    def state(self, problem: StepProblem) -> LatentState:
+        """Context latents with the latents that belong to them."""
+        return LatentState(problem.prepared.latents(self.prediction, problem.temporal_weight), self.context_latents)
 
-        mixture_jacobian, mixture = jax.jacfwd(mix, has_aux=True)(context)
-        prediction, jacobian = small_product(reduced.columns, mixture), small_product(reduced.columns, mixture_jacobian)
-        slope = small_product(jacobian.T, reduced.curvature * prediction - reduced.linear)
-        slope = slope + problem.prior_precision * (context - problem.prior_mean)
-        matrix = small_product(jacobian.T, reduced.curvature[:, None] * jacobian)
-        diagonal = damping * (jnp.trace(matrix) / context.shape[0] + 1e-6) + problem.prior_precision
-        new = context - solve_positive(matrix + diagonal * jnp.eye(context.shape[0], dtype=context.dtype), slope)
-        new_prediction = small_product(reduced.columns, mix(new)[0])
-        new_value = reduced.value(new_prediction) + _prior(problem, new)
-        is_better = new_value < value  # false for NaN
-        new = jnp.where(is_better, new, context)
-        state = LatentState(
-            reduced.latents(jnp.where(is_better, new_prediction, prediction), problem.temporal_weight), new
-        )
-        scale = jnp.abs(value) + jnp.sum(reduced.linear**2 / (reduced.curvature + 1e-12))
-        is_converged = is_better & (value - new_value < self.tolerance * scale)
-        memory = (
-            jnp.where(is_better, 0.3 * damping, 4 * damping),
-            jnp.where(is_better, new_value, value),
-        )
-        return Iterate(state, memory, iterate.num_steps + 1, is_converged)
+    def newton(
+        self, problem: StepProblem, damping: Float[Array, ""], hold: Bool[Array, " weights_and_gains"] | None
+    ) -> Float[Array, " context"]:
+        """The damped step; pre-activations under `hold` are led to zero, where their kinks are."""
+        mean_curvature = jnp.trace(self.matrix) / self.slope.shape[0] + 1e-6
+        slope, matrix = self.slope, self.matrix
+        if hold is not None and self.outputs is not None and self.output_jacobian is not None:
+            sizes = jnp.sum(self.output_jacobian**2, axis=1)
+            stiffness = _STIFFNESS * (1 + damping) * mean_curvature
+            penalty = jnp.where(hold, stiffness / (sizes + 1e-6), 0.0)
+            stiff = penalty[:, None] * self.output_jacobian
+            slope = slope + small_product(stiff.T, self.outputs)
+            matrix = matrix + small_product(stiff.T, self.output_jacobian)
+        diagonal = damping * mean_curvature + problem.prior_precision
+        return solve_positive(matrix + diagonal * jnp.eye(slope.shape[0], dtype=slope.dtype), slope)
 
 
-def _prior(problem: StepProblem, context_latents: Float[Array, " context"]) -> Float[Array, ""]:
-    distance = jnp.sum((context_latents - problem.prior_mean) ** 2)
-    return problem.prior_precision * distance
+# A held kink weighs this many times the mean curvature: the step ends on it to three digits.
+_STIFFNESS = 1e3
 
 
 def _eigen(weight: Float[Array, "observations latents"]) -> tuple[Float[Array, " latents"], Array]:
@@ -162,9 +195,9 @@ def solve_positive(matrix: Float[Array, "dim dim"], vector: Float[Array, " dim"]
 
     A factorisation routine is called once per matrix; this is a handful of vector operations on all of them at once.
     """
-    size = vector.shape[0]
     table = jnp.concatenate([matrix, vector[:, None]], axis=1)
-    for i in range(size):
-        row = table[i] / table[i, i]
-        table = (table - table[:, i, None] * row[None, :]).at[i].set(row)
-    return table[:, size]
+    for _ in range(vector.shape[0]):  # the first column is eliminated and dropped, its row moves to the end
+        row = table[0] / table[0, 0]
+        rest = table[1:] - table[1:, :1] * row[None]
+        table = jnp.concatenate([rest[:, 1:], row[None, 1:]])
+    return table[:, 0]
