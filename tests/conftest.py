@@ -20,7 +20,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("reference", "numbers that other libraries computed (tests/test_reference.py)")
-    group.addoption("--reference-dir", metavar="DIR", help="PyG cases: a folder with manifest.json and NPZ files")
+    group.addoption(
+        "--reference-dir", metavar="DIR", help="PyG or spiking cases: a folder with manifest.json and NPZ files"
+    )
     group.addoption("--snn-reference", metavar="DIR", help="spiking cases: a folder with manifest.json and NPZ files")
     group.addoption("--tidhy-reference", metavar="FILE", help="TiDHy arrays: one NPZ file")
 
