@@ -181,6 +181,9 @@ from ._synapses_short_term import (
     STPSynapse as STPSynapse,
 )
 
+# Units
+from ._units import magnitude as magnitude, with_units as with_units, without_units as without_units
+
 # Wiring
 from ._wiring import Delay as Delay, DelayState as DelayState, Parallel as Parallel, Residual as Residual
 

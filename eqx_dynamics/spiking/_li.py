@@ -11,7 +11,7 @@ from ._leak import SynapticCurrent, check_leak, leak, through_synapse
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parallel import in_parallel, leaky_membranes
 from ._parameter import ParameterLike, resolve
-from ._units import in_ms, in_unit
+from ._units import Constant, Step, in_ms, plain
 
 
 class LIState(eqx.Module):
@@ -24,12 +24,12 @@ class LIState(eqx.Module):
 class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
     r"""Leaky integrator readout: $v \leftarrow v_{rest} + \beta (v - v_{rest}) + g I$, put out as it is."""
 
-    tau_mem: Constant = eqx.field(converter=in_unit("ms"))
-    rest: Constant = eqx.field(converter=in_unit("mV"))
+    tau_mem: ParameterLike  # ms
+    rest: ParameterLike  # mV
     decay: AbstractDecay
     input_gain: AbstractInputGain
     synapse: SynapticCurrent | None
-    dt: float = eqx.field(converter=in_ms)
+    dt: float  # ms
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -49,9 +49,9 @@ class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
         constants that do not fit `size`.
         """
         self.size = as_size(size)
-        self.tau_mem, self.rest = tau_mem, rest
+        self.tau_mem, self.rest = plain(tau_mem, "ms"), plain(rest, "mV")
         self.decay, self.input_gain, self.synapse = decay, input_gain, synapse
-        self.dt = dt
+        self.dt = in_ms(dt)
 
     def __check_init__(self):
         check_leak(self.size, self.tau_mem, self.rest, self.decay, self.synapse, self.dt)

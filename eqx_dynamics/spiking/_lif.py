@@ -19,7 +19,7 @@ from ._refractory import Refractory, freeze, hold
 from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
 from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, Stretched, with_tie
 from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
-from ._units import in_ms, in_unit
+from ._units import Constant, Step, in_ms, number, plain
 
 
 class LIFState(eqx.Module):
@@ -38,9 +38,9 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     is an option: `docs/spiking.md` has the table, and the `like_...` constructors set them.
     """
 
-    tau_mem: Constant = eqx.field(converter=in_unit("ms"))
-    threshold: Constant = eqx.field(converter=in_unit("mV"))
-    rest: Constant = eqx.field(converter=in_unit("mV"))
+    tau_mem: ParameterLike  # ms
+    threshold: ParameterLike  # mV
+    rest: ParameterLike  # mV
     reset: AbstractReset
     surrogate: AbstractSurrogate
     decay: AbstractDecay
@@ -48,7 +48,7 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     synapse: SynapticCurrent | None
     adaptation: AbstractAdaptation | None
     refractory: Refractory | None
-    dt: float = eqx.field(converter=in_ms)
+    dt: float  # ms
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -86,10 +86,10 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         threshold that is not above `rest` and the reset, or constants that do not fit `size`.
         """
         self.size = as_size(size)
-        self.tau_mem, self.threshold, self.rest = tau_mem, threshold, rest
+        self.tau_mem, self.threshold, self.rest = plain(tau_mem, "ms"), plain(threshold, "mV"), plain(rest, "mV")
         self.reset, self.surrogate, self.decay, self.input_gain = reset, surrogate, decay, input_gain
         self.synapse, self.adaptation, self.refractory = synapse, adaptation, refractory
-        self.dt = dt
+        self.dt = in_ms(dt)
 
     def __check_init__(self):
         check_neuron(self.size, self.reset, self.surrogate)
@@ -107,6 +107,10 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     def keeps_membranes(self) -> bool:
         """True: besides the membrane a step is a few products and sums."""
         return True
+
+    @property
+    def _resets_silently(self) -> bool:
+        return self.reset.timing == "after_spike" and (self.reset.detach or isinstance(self.reset, NoReset))
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> LIFState:
         """The membrane at rest and everything else at zero, with `shape` as leading (batch) axes."""
@@ -182,10 +186,18 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     ) -> tuple[Float[Array, "..."], LIFState]:
         """All steps; without reset the membranes are an associative scan on accelerators, otherwise the loop."""
         drawn = isinstance(self.surrogate, AbstractStochasticSurrogate)
-        linear = isinstance(self.reset, NoReset) and self.adaptation is None and self.refractory is None
-        if drawn or not linear or not in_parallel():
+        if drawn or self.adaptation is not None or self.refractory is not None or not self._resets_silently:
             return step_by_step(self, xs, state, key=key, unroll=unroll, reverse=reverse)
         check_input("LIFCell", xs[0], self.size, state.membrane)
+        if not (isinstance(self.reset, NoReset) and in_parallel()):
+
+            def step(state: LIFState, x: Array) -> tuple[LIFState, Array]:
+                new = self.integrate(x.astype(state.membrane.dtype), state)
+                spikes = self.fire(jax.lax.stop_gradient(new))
+                return self.on_spike(new, spikes, self.threshold_of(new)), new.membrane
+
+            state, membranes = jax.lax.scan(step, state, xs, reverse=reverse, unroll=unroll)
+            return out_dtype(xs, self.fire(LIFState(membranes))), state
         membranes, current = leaky_membranes(
             xs.astype(state.membrane.dtype),
             state.membrane,
@@ -240,12 +252,12 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         }
         return cls(
             size,
-            tau_from_beta(beta, dt),
+            tau_from_beta(beta, in_ms(dt)),
             threshold=threshold,
             reset=(delayed if reset_delay else at_once)[reset_mechanism],
             surrogate=with_tie(surrogate, ">"),
             input_gain=ConstantGain(),
-            synapse=None if alpha is None else SynapticCurrent(tau_from_beta(alpha, dt)),
+            synapse=None if alpha is None else SynapticCurrent(tau_from_beta(alpha, in_ms(dt))),
             dt=dt,
         )
 
@@ -345,12 +357,12 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         """
         return cls(
             size,
-            tau_from_beta(beta, dt),
+            tau_from_beta(beta, in_ms(dt)),
             threshold=threshold,
             reset=SubtractReset(timing="after_decay" if alpha is None else "before_decay", detach=False, emit="old"),
             surrogate=with_tie(surrogate, ">"),
             input_gain=ConstantGain(),
-            synapse=None if alpha is None else SynapticCurrent(tau_from_beta(alpha, dt)),
+            synapse=None if alpha is None else SynapticCurrent(tau_from_beta(alpha, in_ms(dt))),
             adaptation=adaptation,
             dt=dt,
         )
@@ -361,11 +373,11 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         size: int | tuple[int, ...],
         tau: Constant = 5.0,
         *,
-        v_threshold: float | int = 1.0,
-        v_reset: float | int = 0.0,
+        v_threshold: Step = 1.0,
+        v_reset: Step = 0.0,
         v_rest: Constant = 0.0,
         resistance: Constant = 1.0,
-        tau_ref: float | int | None = None,
+        tau_ref: Step | None = None,
         reset: Literal["soft", "hard"] = "soft",
         synapse: SynapticCurrent | None = None,
         adaptation: AbstractAdaptation | None = None,
@@ -380,16 +392,17 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         **Arguments:** `tau`, `tau_ref`, `dt`: ms; `v_threshold`, `v_reset`, `v_rest`: mV; `resistance`: Ohm, for a
         current in mA.
         """
-        steps = 0 if tau_ref is None else math.ceil(round(tau_ref / dt, 6)) - 1
+        steps = 0 if tau_ref is None else math.ceil(round(in_ms(tau_ref) / in_ms(dt), 6)) - 1
+        threshold, base = number(v_threshold, "mV"), number(v_reset, "mV")
         return cls(
             size,
             tau,
-            threshold=v_threshold,
+            threshold=threshold,
             rest=v_rest,
-            reset=SubtractReset(v_reset, timing="before_decay", detach=False)
+            reset=SubtractReset(base, timing="before_decay", detach=False)
             if reset == "soft"
-            else ValueReset(v_reset, timing="before_decay", detach=False, keep_gradient=True),
-            surrogate=Stretched(with_tie(surrogate, ">="), float(v_threshold - v_reset)),
+            else ValueReset(base, timing="before_decay", detach=False, keep_gradient=True),
+            surrogate=Stretched(with_tie(surrogate, ">="), threshold - base),
             input_gain=LeakGain(resistance),
             synapse=synapse,
             adaptation=adaptation,

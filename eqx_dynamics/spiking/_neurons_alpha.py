@@ -12,7 +12,7 @@ from ._ode_neuron import Input
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
 from ._surrogate import AbstractSurrogate, spike
 from ._surrogate_curves import ATan
-from ._units import in_ms, in_unit
+from ._units import Constant, Step, in_ms, plain
 
 
 class AlphaState(eqx.Module):
@@ -36,11 +36,11 @@ class AlphaCell(AbstractCell[AlphaState]):
         snnTorch 1.0 `Alpha`; Gerstner & Kistler, Spiking Neuron Models, 2002, section 4.2.
     """
 
-    tau_slow: Constant = eqx.field(converter=in_unit("ms"))
-    tau_fast: Constant = eqx.field(converter=in_unit("ms"))
-    threshold: Constant = eqx.field(converter=in_unit("mV"))
+    tau_slow: ParameterLike  # ms
+    tau_fast: ParameterLike  # ms
+    threshold: ParameterLike  # mV
     surrogate: AbstractSurrogate
-    dt: float = eqx.field(converter=in_ms)
+    dt: float  # ms
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -58,8 +58,9 @@ class AlphaCell(AbstractCell[AlphaState]):
         **Raises:** `ValueError` for constants that are not positive, or `tau_slow` not above `tau_fast`.
         """
         self.size = as_size(size)
-        self.tau_slow, self.tau_fast, self.threshold = tau_slow, tau_fast, threshold
-        self.surrogate, self.dt = surrogate, dt
+        self.tau_slow, self.tau_fast = plain(tau_slow, "ms"), plain(tau_fast, "ms")
+        self.threshold = plain(threshold, "mV")
+        self.surrogate, self.dt = surrogate, in_ms(dt)
 
     def __check_init__(self):
         require(self.dt, "dt", above=0.0)

@@ -11,7 +11,7 @@ from .._cell import AbstractCell
 from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, EulerDecay, ExactDecay, LeakGain
 from ._neuron import zeros
 from ._parameter import ParameterLike, concrete, require, resolve
-from ._units import in_ms, in_unit
+from ._units import Constant, Step, in_ms, plain
 
 
 Spikes = Float[Array, "..."]
@@ -87,12 +87,12 @@ class PairSTDP(AbstractCell[PairSTDPState]):
     weight: Float[Array, "post pre"]
     rate_plus: ParameterLike
     rate_minus: ParameterLike
-    tau_plus: Constant = eqx.field(converter=in_unit("ms"))
-    tau_minus: Constant = eqx.field(converter=in_unit("ms"))
+    tau_plus: ParameterLike  # ms
+    tau_minus: ParameterLike  # ms
     bounds: AbstractBounds
     decay: AbstractDecay
     trace_gain: AbstractInputGain
-    dt: float = eqx.field(converter=in_ms)
+    dt: float  # ms
 
     def __init__(
         self,
@@ -120,11 +120,12 @@ class PairSTDP(AbstractCell[PairSTDPState]):
         **Raises:** `ValueError` for time constants or `dt` that are not positive, negative rates, bounds that do not
         span a range, or a `dt` beyond the Euler bound.
         """
-        check_rule(bounds, decay, dt, rate_plus, rate_minus, {"tau_plus": tau_plus, "tau_minus": tau_minus})
+        taus = {"tau_plus": plain(tau_plus, "ms"), "tau_minus": plain(tau_minus, "ms")}
+        check_rule(bounds, decay, in_ms(dt), rate_plus, rate_minus, taus)
         self.weight = weight
         self.rate_plus, self.rate_minus = rate_plus, rate_minus
-        self.tau_plus, self.tau_minus = tau_plus, tau_minus
-        self.bounds, self.decay, self.trace_gain, self.dt = bounds, decay, trace_gain, dt
+        self.tau_plus, self.tau_minus = taus["tau_plus"], taus["tau_minus"]
+        self.bounds, self.decay, self.trace_gain, self.dt = bounds, decay, trace_gain, in_ms(dt)
 
     @classmethod
     def like_norse(
@@ -170,7 +171,7 @@ class PairSTDP(AbstractCell[PairSTDPState]):
         pre_trace = self._trace(trace_pre, pre, self.tau_plus)
         return pre, post, (pre_trace, self._trace(trace_post, post, self.tau_minus))
 
-    def _trace(self, trace: Array, spikes: Array, tau: Constant) -> Array:
+    def _trace(self, trace: Array, spikes: Array, tau: ParameterLike) -> Array:
         tau_ms = resolve(tau, trace)
         beta = self.decay.factor(self.dt, tau_ms)
         return beta * trace + self.trace_gain.factor(self.dt, tau_ms, beta, trace) * spikes
@@ -200,15 +201,15 @@ class RewardSTDP(AbstractCell[RewardSTDPState]):
     """
 
     pair: PairSTDP
-    tau_eligibility: Constant = eqx.field(converter=in_unit("ms"))
+    tau_eligibility: ParameterLike  # ms
 
     def __init__(self, pair: PairSTDP, tau_eligibility: Constant = 1000.0):
         """**Arguments:** `pair`: the rule that makes synapses eligible; `tau_eligibility`: how long they are, ms.
 
         **Raises:** `ValueError` if `tau_eligibility` is not positive.
         """
-        require(tau_eligibility, "tau_eligibility", above=0.0)
-        self.pair, self.tau_eligibility = pair, tau_eligibility
+        self.pair, self.tau_eligibility = pair, plain(tau_eligibility, "ms")
+        require(self.tau_eligibility, "tau_eligibility", above=0.0)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> RewardSTDPState:
         """The initial weight, and empty traces and eligibility with `shape` as leading (batch) axes."""
@@ -255,7 +256,7 @@ def check_rule(
     require(dt, "dt", above=0.0)
     for name, tau in taus.items():
         require(tau, name, above=0.0)
-        decay.check(dt, tau, name)
+        decay.check(float(dt), tau, name)
     for name, rate in (("rate_plus", rate_plus), ("rate_minus", rate_minus)):
         values = concrete(rate)
         if values is not None and not (values >= 0).all():

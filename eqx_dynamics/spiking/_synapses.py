@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from .._cell import AbstractCell
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
-from ._units import in_ms, in_unit
+from ._units import Constant, Step, in_ms, plain
 
 
 Input = Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."]
@@ -23,8 +23,8 @@ class ExponentialState(eqx.Module):
 class ExponentialSynapse(AbstractCell[ExponentialState]):
     r"""A jump at each spike, then exponential decay: $g \leftarrow e^{-\Delta t / \tau} g + x$."""
 
-    tau: Constant = eqx.field(converter=in_unit("ms"))
-    dt: float = eqx.field(converter=in_ms)
+    tau: ParameterLike  # ms
+    dt: float  # ms
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, size: int | tuple[int, ...], tau: Constant = 8.0, *, dt: Step = 1.0):
@@ -36,7 +36,7 @@ class ExponentialSynapse(AbstractCell[ExponentialState]):
 
         **Raises:** `ValueError` for a `tau` or `dt` that is not positive, or a `tau` that does not fit `size`.
         """
-        self.size, self.tau, self.dt = as_size(size), tau, dt
+        self.size, self.tau, self.dt = as_size(size), plain(tau, "ms"), in_ms(dt)
 
     def __check_init__(self):
         check_constants(self.size, self.dt, tau=self.tau)
@@ -69,9 +69,9 @@ class DualExponentialSynapse(AbstractCell[DualExponentialState]):
     peak of the response to one spike, in continuous time.
     """
 
-    tau_rise: Constant = eqx.field(converter=in_unit("ms"))
-    tau_decay: Constant = eqx.field(converter=in_unit("ms"))
-    dt: float = eqx.field(converter=in_ms)
+    tau_rise: ParameterLike  # ms
+    tau_decay: ParameterLike  # ms
+    dt: float  # ms
     normalize: bool = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
@@ -88,8 +88,8 @@ class DualExponentialSynapse(AbstractCell[DualExponentialState]):
 
         **Raises:** `ValueError` as there, or unless `tau_decay` is above `tau_rise`.
         """
-        self.size, self.tau_rise, self.tau_decay = as_size(size), tau_rise, tau_decay
-        self.normalize, self.dt = normalize, dt
+        self.size, self.tau_rise, self.tau_decay = as_size(size), plain(tau_rise, "ms"), plain(tau_decay, "ms")
+        self.normalize, self.dt = normalize, in_ms(dt)
 
     def __check_init__(self):
         check_constants(self.size, self.dt, tau_rise=self.tau_rise, tau_decay=self.tau_decay)
@@ -137,20 +137,18 @@ class AlphaSynapse(AbstractCell[AlphaSynapseState]):
     Solved exactly, the response to a spike is $\frac{t}{\tau} e^{-t/\tau}$, with its peak $1/e$ after $\tau$ ms.
     """
 
-    tau: Constant = eqx.field(converter=in_unit("ms"))
+    tau: ParameterLike  # ms
     exact: bool = eqx.field(static=True)
-    dt: float = eqx.field(converter=in_ms)
+    dt: float  # ms
     size: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(
-        self, size: int | tuple[int, ...], tau: Constant = 8.0, *, exact: bool = True, dt: Step = 1.0
-    ):
+    def __init__(self, size: int | tuple[int, ...], tau: Constant = 8.0, *, exact: bool = True, dt: Step = 1.0):
         r"""**Arguments:** as for `ExponentialSynapse`; `exact`: False holds $h$ during a step (exponential Euler, as
         brainpy.state does), which errs by about $\Delta t / 2 \tau$.
 
         **Raises:** `ValueError` as there.
         """
-        self.size, self.tau, self.exact, self.dt = as_size(size), tau, exact, dt
+        self.size, self.tau, self.exact, self.dt = as_size(size), plain(tau, "ms"), exact, in_ms(dt)
 
     def __check_init__(self):
         check_constants(self.size, self.dt, tau=self.tau)

@@ -11,7 +11,7 @@ from .._cell import AbstractCell
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, resolve
 from ._synapses import Input, check_constants
-from ._units import in_ms, in_unit
+from ._units import Constant, Step, in_ms, in_unit, plain
 
 
 class KineticState(eqx.Module):
@@ -35,8 +35,8 @@ class KineticSynapse(AbstractCell[KineticState]):
     alpha: ParameterLike  # 1 / (ms mM)
     beta: ParameterLike  # 1 / ms
     concentration: ParameterLike  # mM
-    duration: Constant = eqx.field(converter=in_unit("ms"))
-    dt: float = eqx.field(converter=in_ms)
+    duration: ParameterLike  # ms
+    dt: float  # ms
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -60,7 +60,7 @@ class KineticSynapse(AbstractCell[KineticState]):
         **Raises:** `ValueError` for constants that are not positive or do not fit `size`.
         """
         self.size, self.alpha, self.beta = as_size(size), alpha, beta
-        self.concentration, self.duration, self.dt = concentration, duration, dt
+        self.concentration, self.duration, self.dt = concentration, plain(duration, "ms"), in_ms(dt)
 
     def __check_init__(self):
         constants = {"alpha": self.alpha, "beta": self.beta}
@@ -112,8 +112,8 @@ class NMDASynapse(AbstractCell[NMDAState]):
     alpha_bind: ParameterLike  # 1 / (ms mM)
     beta_bind: ParameterLike  # 1 / ms
     concentration: ParameterLike  # mM
-    duration: Constant = eqx.field(converter=in_unit("ms"))
-    dt: float = eqx.field(converter=in_ms)
+    duration: ParameterLike  # ms
+    dt: float  # ms
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -135,7 +135,7 @@ class NMDASynapse(AbstractCell[NMDAState]):
         """
         self.size, self.alpha_open, self.beta_open = as_size(size), alpha_open, beta_open
         self.alpha_bind, self.beta_bind = alpha_bind, beta_bind
-        self.concentration, self.duration, self.dt = concentration, duration, dt
+        self.concentration, self.duration, self.dt = concentration, plain(duration, "ms"), in_ms(dt)
 
     def __check_init__(self):
         opening = {"alpha_open": self.alpha_open, "beta_open": self.beta_open}
@@ -173,7 +173,7 @@ class AbstractSynapticOutput(eqx.Module):
 class ReversalOutput(AbstractSynapticOutput):
     r"""Ohm's law: $I = g (E - v)$."""
 
-    reversal: Constant = eqx.field(default=0.0, converter=in_unit("mV"))
+    reversal: ParameterLike = eqx.field(default=0.0, converter=in_unit("mV"))
 
     def __call__(self, conductance: Float[Array, "*shape"], membrane: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return conductance * (resolve(self.reversal, membrane) - membrane)
@@ -186,7 +186,7 @@ class MagnesiumBlock(AbstractSynapticOutput):
         Jahr and Stevens, Voltage dependence of NMDA-activated macroscopic conductances, J. Neurosci. 10, 1990, eq. 4.
     """
 
-    reversal: Constant = eqx.field(converter=in_unit("mV"))
+    reversal: ParameterLike  # mV
     magnesium: ParameterLike  # mM
 
     def __init__(self, reversal: Constant = 0.0, magnesium: ParameterLike = 1.2):
@@ -194,7 +194,7 @@ class MagnesiumBlock(AbstractSynapticOutput):
 
         **Raises:** `ValueError` if `magnesium` is negative.
         """
-        self.reversal, self.magnesium = reversal, magnesium
+        self.reversal, self.magnesium = plain(reversal, "mV"), magnesium
 
     def __check_init__(self):
         values = concrete(self.magnesium)
@@ -206,7 +206,7 @@ class MagnesiumBlock(AbstractSynapticOutput):
         return conductance * (resolve(self.reversal, membrane) - membrane) / (1 + blocked)
 
 
-def transmitter(spikes: Array, remaining: Array, duration: Constant, dt: float) -> tuple[Array, Array]:
+def transmitter(spikes: Array, remaining: Array, duration: ParameterLike, dt: float) -> tuple[Array, Array]:
     """Whether transmitter is present in this step (differentiable in its spikes), and the steps that are left after."""
     num_steps = jnp.ceil(jnp.asarray(resolve(duration, spikes), spikes.dtype) / dt - 1e-4)
     present = spikes + (1 - spikes) * (remaining > 0).astype(spikes.dtype)

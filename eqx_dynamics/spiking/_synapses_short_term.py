@@ -12,7 +12,7 @@ from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, require, resolve
 from ._synapses import Input, check_constants
 from ._synapses_kinetic import binary
-from ._units import in_ms, in_unit
+from ._units import Constant, Step, in_ms, plain
 
 
 Jumps: TypeAlias = Literal["after_decay", "before_decay", "brainstate"]
@@ -36,10 +36,10 @@ class STPSynapse(AbstractCell[STPState]):
     """
 
     increment: ParameterLike
-    tau_facilitation: Constant = eqx.field(converter=in_unit("ms"))
-    tau_recovery: Constant = eqx.field(converter=in_unit("ms"))
+    tau_facilitation: ParameterLike  # ms
+    tau_recovery: ParameterLike  # ms
     decay: AbstractDecay
-    dt: float = eqx.field(converter=in_ms)
+    dt: float  # ms
     jumps: Jumps = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
@@ -69,8 +69,8 @@ class STPSynapse(AbstractCell[STPState]):
         `dt` beyond the Euler bound.
         """
         self.size, self.increment = as_size(size), increment
-        self.tau_facilitation, self.tau_recovery = tau_facilitation, tau_recovery
-        self.decay, self.jumps, self.dt = decay, jumps, dt
+        self.tau_facilitation, self.tau_recovery = plain(tau_facilitation, "ms"), plain(tau_recovery, "ms")
+        self.decay, self.jumps, self.dt = decay, jumps, in_ms(dt)
 
     def __check_init__(self):
         taus = {"tau_facilitation": self.tau_facilitation, "tau_recovery": self.tau_recovery}
@@ -118,9 +118,9 @@ class STDSynapse(AbstractCell[STDState]):
     """
 
     increment: ParameterLike
-    tau: Constant = eqx.field(converter=in_unit("ms"))
+    tau: ParameterLike  # ms
     decay: AbstractDecay
-    dt: float = eqx.field(converter=in_ms)
+    dt: float  # ms
     jumps: Jumps = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
@@ -138,8 +138,8 @@ class STDSynapse(AbstractCell[STDState]):
 
         **Raises:** `ValueError` as there.
         """
-        self.size, self.increment, self.tau = as_size(size), increment, tau
-        self.decay, self.jumps, self.dt = decay, jumps, dt
+        self.size, self.increment, self.tau = as_size(size), increment, plain(tau, "ms")
+        self.decay, self.jumps, self.dt = decay, jumps, in_ms(dt)
 
     def __check_init__(self):
         check_constants(self.size, self.dt, increment=self.increment, tau=self.tau)

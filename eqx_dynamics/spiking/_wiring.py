@@ -18,7 +18,7 @@ from .._sequential import Sequential, _scan_layer, _split, _step_keys
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
 from ._synapses import Input
-from ._units import in_ms, in_unit
+from ._units import Constant, Step, in_ms, plain
 
 
 class Residual(AbstractMembraneCell[Any], AbstractScannable[Any]):
@@ -145,8 +145,8 @@ class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
         (there in the limit of a narrow kernel).
     """
 
-    delay: Constant = eqx.field(converter=in_unit("ms"))
-    dt: float = eqx.field(converter=in_ms)
+    delay: ParameterLike  # ms
+    dt: float  # ms
     steps: int = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
@@ -155,7 +155,7 @@ class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
         size: int | tuple[int, ...],
         delay: Constant,
         *,
-        max_delay: float | int | None = None,
+        max_delay: Step | None = None,
         dt: Step = 1.0,
     ):
         """**Arguments:**
@@ -169,11 +169,13 @@ class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
         **Raises:** `ValueError` for a delay below 0 or above `max_delay`, a missing `max_delay`, a `dt` that is not
         positive, or a `delay` that does not fit `size`.
         """
+        delay, dt = plain(delay, "ms"), in_ms(dt)
         require(dt, "dt", above=0.0)
         if max_delay is None:
             if not isinstance(delay, float | int):
                 raise ValueError("`max_delay` (ms) is needed unless `delay` is a number: it sets what is remembered.")
-            max_delay = delay
+            max_delay = float(delay)
+        max_delay = in_ms(max_delay)
         values = concrete(delay)
         if values is not None and not ((values >= 0) & (values <= max_delay)).all():
             raise ValueError(f"`delay` must lie between 0 and `max_delay`, {max_delay:g} ms; got {values.tolist()}.")
