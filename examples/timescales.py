@@ -25,7 +25,7 @@ from jaxtyping import PRNGKeyArray
 from scipy.optimize import linear_sum_assignment
 
 from eqx_dynamics import tidhy
-from eqx_dynamics.datasets import DECAYS, FREQUENCIES, SwitchingLinearSystem, SwitchingSample, stack_windows
+from eqx_dynamics.datasets import DECAYS, FREQUENCIES, Sample, SwitchingLinearSystem, stack_windows
 from eqx_dynamics.training import ArrayData, ProgressBar, fit, make_schedule, make_step
 
 
@@ -45,7 +45,7 @@ class Config:
     output: pathlib.Path = pathlib.Path("demo_output")
 
 
-def make_data(config: Config, key: PRNGKeyArray) -> tuple[SwitchingLinearSystem, np.ndarray, SwitchingSample]:
+def make_data(config: Config, key: PRNGKeyArray) -> tuple[SwitchingLinearSystem, np.ndarray, Sample]:
     """The system, a training recording and a test sample, both scaled to unit variance by the training recording."""
     keys = jr.split(key, 3)
     system = SwitchingLinearSystem(
@@ -103,7 +103,7 @@ def match(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, float]:
     return found[columns], float(np.exp(cost[rows, columns].mean()))
 
 
-def plot_latents(test: SwitchingSample, aligned: np.ndarray, shown: int, path: pathlib.Path) -> None:
+def plot_latents(test: Sample, aligned: np.ndarray, shown: int, path: pathlib.Path) -> None:
     num_systems = test.states.shape[1]
     figure, axes = plt.subplots(num_systems, 1, figsize=(9, 2.6 * num_systems), sharex=True, constrained_layout=True)
     for n, axis in enumerate(np.atleast_1d(axes)):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
-from ._sample import AbstractSystem, Sample
+from ._sample import AbstractSystem, Sample, check_steps, draw_regimes
 
 
 # Decay rates per step and frequencies in cycles per step of the published benchmark: systems by regimes.
@@ -107,12 +107,11 @@ class SwitchingLinearSystem(AbstractSystem):
         return -1 / jnp.log(jnp.abs(self.eigenvalues))
 
     def sample(self, num_steps: int, *, key: PRNGKeyArray) -> Sample:
-        """A recording of `num_steps` time steps, after 200 steps that are thrown away.
+        """A recording of `num_steps` time steps, after 200 steps that are thrown away; `timescales` in time steps.
 
         **Raises:** an error if no regime sequence of this length reaches `min_occupancy`.
         """
-        if num_steps < 1:
-            raise ValueError(f"`num_steps` must be at least 1; got {num_steps}.")
+        check_steps(num_steps)
         regime_key, process_key, observation_key = jr.split(key, 3)
         length = num_steps + 200
         num_systems = self.transitions.shape[0]
@@ -136,11 +135,7 @@ class SwitchingLinearSystem(AbstractSystem):
         num_regimes = self.transitions.shape[1]
 
         def draw(key: PRNGKeyArray) -> Int[Array, " time"]:
-            first_key, leave_key, jump_key = jr.split(key, 3)
-            leaves = jr.uniform(leave_key, (length,)) > self.persistence
-            jumps = jnp.where(leaves, jr.randint(jump_key, (length,), 1, max(num_regimes, 2)), 0)
-            first = jr.randint(first_key, (), 0, num_regimes)
-            return (first + jnp.cumsum(jumps)) % num_regimes
+            return draw_regimes(length, num_regimes, self.persistence, key=key)
 
         def rarest(regimes: Int[Array, " time"]) -> Float[Array, ""]:
             counts = jnp.sum(regimes[:, None] == jnp.arange(num_regimes)[None], axis=0)

@@ -30,3 +30,16 @@ def stack_windows(
     starts = np.arange(0, time - length + 1, stride)
     index = starts[:, None] + np.arange(length)[None]
     return np.asarray(recording)[..., index, :].reshape(-1, length, recording.shape[-1])
+
+
+def delay_embed(
+    recording: Shaped[np.ndarray, "*trials time features"], lags: int
+) -> Shaped[np.ndarray, "*trials later wide"]:
+    """Every time step beside the `lags - 1` before it, oldest first: `lags` times the features, `lags - 1` steps fewer.
+
+    **Raises:** `ValueError` unless `lags` lies between 1 and the number of time steps.
+    """
+    time = recording.shape[-2]
+    if not 1 <= lags <= time:
+        raise ValueError(f"`lags` must be between 1 and the recording's {time} time steps; got {lags}.")
+    return np.concatenate([recording[..., n : time - lags + 1 + n, :] for n in range(lags)], axis=-1)
