@@ -29,7 +29,7 @@ class Recording(eqx.Module):
     def from_trials(
         cls,
         trials: Sequence[Real[np.ndarray, "_ channels"]] | Real[np.ndarray, "trials time channels"],
-        labels: Sequence[Int[np.ndarray, " _"]] | Int[np.ndarray, " trials *time"] | None = None,
+        labels: Sequence[Int[np.ndarray, " _"]] | Int[np.ndarray, " labelled *time"] | None = None,
         *,
         label_names: tuple[str, ...] = (),
         time_step: float = 1.0,
@@ -125,7 +125,7 @@ class Recording(eqx.Module):
 
 
 def _pad_labels(
-    labels: Sequence[Int[np.ndarray, " _"]] | Int[np.ndarray, " trials *time"] | None,
+    labels: Sequence[Int[np.ndarray, " _"]] | Int[np.ndarray, " labelled *time"] | None,
     lengths: Int[np.ndarray, " trials"],
 ) -> np.ndarray | None:
     if labels is None:

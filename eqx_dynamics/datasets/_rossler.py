@@ -12,10 +12,10 @@ from ._sample import AbstractSystem, Mixture, Sample, check_steps, standard_floa
 class RosslerPair(AbstractSystem):
     r"""A slow Rössler system sets a parameter of a fast one, and both are seen through one mixture.
 
-    $\dot x = -y - z,\ \dot y = x + a y,\ \dot z = b + z (x - c)$ with $a = b = 0.2$; for the slow system all three
-    rates are multiplied by `slowness` $\epsilon$ and $c = 5.7$, for the fast one $c = 5.7 + \kappa\, x_{slow}$, between
-    4 and 7.5. So the periods differ by the factor $1 / \epsilon$. (In the published benchmark both systems have one and
-    the same period, 5.88: its ratio of timescales is not one of the Rössler system.)
+    $\dot x = -y - z,\ \dot y = x + a y,\ \dot z = b + z (x - c)$ with $a = 0.15, b = 0.2, c = 9$, chaotic with coherent
+    phases. For the slow system all three rates are multiplied by `slowness` $\epsilon$; for the fast one
+    $c = 9 + \kappa\, x_{slow}$, between 7 and 11. So the periods differ by the factor $1 / \epsilon$. (In the published
+    benchmark both systems have the same period, 5.88: its ratio of timescales is not one of the Rössler system.)
 
     A sample's `timescales` are the mean periods of the slow and the fast system in this very recording, from their
     phases $\arctan(y / x)$; its `states` are $(x, y, z)$ of both.
@@ -35,7 +35,7 @@ class RosslerPair(AbstractSystem):
         self,
         slowness: float = 0.1,
         *,
-        coupling: float = 0.15,
+        coupling: float = 0.1,
         num_channels: int = 16,
         observed: tuple[int, ...] = (2, 3, 4),
         noise: float = 0.1,
@@ -86,10 +86,10 @@ class RosslerPair(AbstractSystem):
 
         def field(state: Float[Array, "2 3"]) -> Float[Array, "2 3"]:
             x, y, z = state[:, 0], state[:, 1], state[:, 2]
-            fast = jnp.clip(5.7 + self.coupling * x[0], 4.0, 7.5)
-            c = jnp.stack([jnp.full_like(fast, 5.7), fast])
-            return rates * jnp.stack([-y - z, x + 0.2 * y, 0.2 + z * (x - c)], axis=-1)
+            fast = jnp.clip(9.0 + self.coupling * x[0], 7.0, 11.0)
+            c = jnp.stack([jnp.full_like(fast, 9.0), fast])
+            return rates * jnp.stack([-y - z, x + 0.15 * y, 0.2 + z * (x - c)], axis=-1)
 
-        transient = int(10 * 5.88 / (self.slowness * self.time_step))
+        transient = int(10 * 6.0 / (self.slowness * self.time_step))
         states = integrate(field, start, transient + num_steps, self.time_step, substeps=self.substeps)
         return states[transient:]

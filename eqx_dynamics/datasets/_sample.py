@@ -75,7 +75,7 @@ def correlation_time(signals: Float[Array, "time signals"], time_step: float) ->
     length = len(signals)
     power = jnp.abs(jnp.fft.rfft(centred, 2 * length, axis=0)) ** 2
     correlation = jnp.mean(jnp.fft.irfft(power, axis=0)[:length], axis=1) / length
-    return (jnp.argmax(correlation < jnp.exp(-1.0)) * time_step).astype(signals.dtype)
+    return jnp.argmax(correlation < jnp.exp(-1.0)).astype(signals.dtype) * time_step
 
 
 def check_steps(num_steps: int) -> None:
