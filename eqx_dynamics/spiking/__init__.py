@@ -7,6 +7,9 @@ from ._adaptation import (
     CurrentAdaptation as CurrentAdaptation,
     ThresholdAdaptation as ThresholdAdaptation,
 )
+
+# Connections
+from ._connections import Dale as Dale, DenseConnection as DenseConnection, Masked as Masked
 from ._decay import (
     AbstractDecay as AbstractDecay,
     AbstractInputGain as AbstractInputGain,
@@ -119,6 +122,7 @@ from ._reset import (
     SubtractReset as SubtractReset,
     ValueReset as ValueReset,
 )
+from ._sparse import SparseConnection as SparseConnection
 from ._surrogate import (
     AbstractStochasticSurrogate as AbstractStochasticSurrogate,
     AbstractSurrogate as AbstractSurrogate,

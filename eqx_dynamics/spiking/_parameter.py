@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 class AbstractParameter(eqx.Module):
@@ -118,8 +118,8 @@ def resolve(parameter: ParameterLike, like: Float[Array, "..."]) -> Float[Array,
     return array if array.ndim == 0 else jnp.expand_dims(array, tuple(range(like.ndim - array.ndim)))
 
 
-def concrete(parameter: ParameterLike) -> np.ndarray | None:
-    """The numbers of a constant if they are known now; None under a transformation such as `jit` or `vmap`."""
+def concrete(parameter: ParameterLike | Int[Array, "..."]) -> np.ndarray | None:
+    """The numbers of a constant or array if they are known now; None under a transformation such as `jit` or `vmap`."""
     leaves = jax.tree_util.tree_leaves(parameter)
     if any(isinstance(leaf, Tracer) for leaf in leaves):
         return None
