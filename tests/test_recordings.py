@@ -47,12 +47,12 @@ def test_the_ts_reader(tmp_path):
     path = tmp_path / "toy.ts"
     path.write_text(HEADER + "1,2,3:4,5,6:b\n\n7,?:NaN,10:a\n")
     toy = read_ts(path, time_step=0.5)
-    assert toy.labels is not None and toy.labels.tolist() == [1, 0] and toy.label_names == ("a", "b")
+    assert toy.labels.tolist() == [1, 0] and toy.label_names == ("a", "b")
     np.testing.assert_array_equal(toy.observations[0], [[1, 4], [2, 5], [3, 6]])
     np.testing.assert_array_equal(toy.observations[1], [[7, np.nan], [np.nan, 10], [0, 0]])
     np.testing.assert_array_equal(toy.is_observed[1], [[True, False], [False, True], [False, False]])
     path.write_text("@classLabel false\n@data\n1,2\n")
-    assert read_ts(path).labels is None
+    assert read_ts(path).labels.tolist() == [-1]
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_recordings_standardize_pad_and_cut_windows():
     windows = recording.windows(4, stride=3)
     np.testing.assert_array_equal(windows.observations[:3], [trials[0][s : s + 4] for s in (0, 3, 6)])
     np.testing.assert_array_equal(windows.observations[3:], [trials[1][s : s + 4] for s in (0, 3)])
-    assert windows.labels is not None and windows.labels.tolist() == [2, 2, 2, 0, 0] and windows.mask.all()
+    assert windows.labels.tolist() == [2, 2, 2, 0, 0] and windows.mask.all()
     padded = recording.select(np.array([1, 2])).pad(12)
     assert padded.mask.sum() == 10 and padded.observations.shape == (2, 12, 2)
     per_step = Recording.from_trials(trials, [np.arange(n) for n in (10, 7, 3)]).pad(11)
-    assert per_step.labels is not None and per_step.labels[2].tolist() == [0, 1, 2] + 8 * [-1]
+    assert per_step.labels[2].tolist() == [0, 1, 2] + 8 * [-1]
     cut = per_step.windows(4, stride=3).labels
-    assert cut is not None and cut[4].tolist() == [3, 4, 5, 6]
+    assert cut[4].tolist() == [3, 4, 5, 6]
 
 
 def test_bad_recordings_are_named():
@@ -131,7 +131,6 @@ def test_arrays_from_files(tmp_path, suffix):
     recording = read_arrays(path, observations="x", labels="z", lengths="n", time_step=0.1)
     assert recording.lengths.tolist() == [6, 2, 5] and recording.time_step == 0.1
     np.testing.assert_array_equal(recording.observations[2, :5], arrays["x"][2, :5])
-    assert recording.labels is not None
     np.testing.assert_array_equal(recording.labels[1], [*arrays["z"][1, :2], -1, -1, -1, -1])
     with pytest.raises(ValueError, match=r"no array 'observations'; it has \['n', 'x', 'z'\]"):
         read_arrays(path)
@@ -159,7 +158,7 @@ def test_calms21_keeps_labels_with_their_poses(tmp_path):
     np.save(path, np.array({"annotator-id_0": sequences}), allow_pickle=True)
     mice = calms21(path)
     assert mice.observations.shape == (2, 9, 28) and mice.lengths.tolist() == [9, 4]
-    assert mice.label_names == ("attack", "other") and mice.labels is not None
+    assert mice.label_names == ("attack", "other")
     short = sequences["task1/train/mouse1"]
     np.testing.assert_allclose(mice.observations[1, :4].reshape(4, 2, 2, 7), short["keypoints"], rtol=1e-6)
     np.testing.assert_array_equal(mice.labels[1], [*short["annotations"], -1, -1, -1, -1, -1])

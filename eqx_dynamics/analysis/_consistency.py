@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial import procrustes
@@ -47,7 +46,7 @@ def consistency(
 ) -> Consistency:
     """Compare the latents that several runs inferred from one recording, pair by pair.
 
-    **Arguments:** `timescales`: of each run, to be matched one to one; NaN (zero modes) are left out.
+    **Arguments:** `timescales`: of each run, matched one to one, those of the run with fewer; only finite ones count.
 
     **Raises:** `ValueError` for fewer than two runs, or latents whose shapes differ.
     """
@@ -65,7 +64,12 @@ def consistency(
             correlations[i, j] = correlations[j, i] = align(runs[i], runs[j], split).correlations.mean()
             similarity[i, j] = similarity[j, i] = 1 - procrustes(runs[i], runs[j])[2]
             if timescales is not None:
-                true = np.asarray(timescales[i], np.float64)
-                match = match_modes(true[np.isfinite(true)], timescales[j], num_draws=1, key=jr.key(0))
+                fewer, more = sorted((_finite(timescales[i]), _finite(timescales[j])), key=len)
+                match = match_modes(fewer, more, null=more[None])
                 factors[i, j] = factors[j, i] = match.error
     return Consistency(correlations, similarity, None if timescales is None else factors)
+
+
+def _finite(timescales: Float[AnyArray, " modes"]) -> Float[np.ndarray, " kept"]:
+    values = np.asarray(timescales, np.float64)
+    return values[np.isfinite(values)]

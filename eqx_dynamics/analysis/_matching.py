@@ -75,8 +75,8 @@ def match_modes(
       `num_draws` sets of candidates are drawn from `null_range` (log-uniformly for `"ratio"`), with `key`.
     - `null_range`: by default the range of all true values and finite candidates together.
 
-    Where candidates run out, a true value costs as much as its distance to the farther end of the range of true values,
-    and at least a factor of 10 for `"ratio"`.
+    Where candidates run out, a true value costs as much as the whole range of true values, for `"ratio"` at least a
+    factor of 10.
 
     **Raises:** `ValueError` for true values that are not finite (and positive, for `"ratio"`), no candidates at all, or
     neither `null` nor `key`.
@@ -123,17 +123,15 @@ def _match(truth: np.ndarray, candidates: np.ndarray, metric: Metric) -> tuple[n
     """Index of every true value's candidate (-1 for none), and the mean distance over all groups."""
     ratio = metric == "ratio"
     scale = np.log if ratio else np.asarray
-    farthest = np.maximum(truth - truth.min(), truth.max() - truth)
-    if ratio:
-        farthest = np.maximum(np.log(np.maximum(truth / truth.min(), truth.max() / truth)), np.log(10.0))
+    span = np.ptp(scale(truth))
+    absent = max(span, np.log(10.0)) if ratio else (span or np.abs(truth).max())
     rows = truth.reshape(-1, truth.shape[-1])
     options = np.minimum(candidates, 100 * np.abs(truth).max()).reshape(len(rows), -1)
-    index, costs = np.full(rows.shape, -1), farthest.reshape(rows.shape).copy()
+    index, costs = np.full(rows.shape, -1), np.full(rows.shape, absent)
     for n, (row, option) in enumerate(zip(rows, options, strict=True)):
         kept = np.flatnonzero(~np.isnan(option))
         distance = np.abs(scale(row)[:, None] - scale(option[kept])[None])
-        lacking = max(0, len(row) - len(kept))
-        padding = np.repeat(costs[n][:, None], lacking, axis=1)
+        padding = np.full((len(row), max(0, len(row) - len(kept))), absent)
         chosen, columns = linear_sum_assignment(np.concatenate([distance, padding], axis=1))
         real = columns < len(kept)
         index[n, chosen[real]] = kept[columns[real]]

@@ -14,14 +14,14 @@ class Recording(eqx.Module):
 
     - `observations`: NaN where a value is missing; zero beyond the end of a trial.
     - `mask`: False beyond the end of a trial.
-    - `labels`: one per trial or one per time step, -1 for none.
+    - `labels`: one per trial or one per time step; -1 where there is none.
     - `label_names`: what the labels stand for.
     - `time_step`: in seconds, unless a reader says otherwise.
     """
 
     observations: Float[np.ndarray, "trials time channels"]
     mask: Bool[np.ndarray, "trials time"]
-    labels: Int[np.ndarray, " trials"] | Int[np.ndarray, "trials time"] | None
+    labels: Int[np.ndarray, " trials"] | Int[np.ndarray, "trials time"]
     label_names: tuple[str, ...] = eqx.field(static=True)
     time_step: float
 
@@ -72,8 +72,9 @@ class Recording(eqx.Module):
 
     def select(self, trials: Int[np.ndarray, " chosen"] | Bool[np.ndarray, " trials"] | slice) -> "Recording":
         """Some of the trials."""
-        labels = None if self.labels is None else self.labels[trials]
-        return Recording(self.observations[trials], self.mask[trials], labels, self.label_names, self.time_step)
+        return Recording(
+            self.observations[trials], self.mask[trials], self.labels[trials], self.label_names, self.time_step
+        )
 
     def standardize(self, like: "Recording | None" = None) -> "Recording":
         """Zero mean and unit variance per channel, by the statistics of `like` (the training trials), or its own.
@@ -98,7 +99,7 @@ class Recording(eqx.Module):
         if extra < 0:
             raise ValueError(f"`length` must be at least the {self.mask.shape[1]} time steps there are; got {length}.")
         labels = self.labels
-        if labels is not None and labels.ndim == 2:
+        if labels.ndim == 2:
             labels = np.pad(labels, ((0, 0), (0, extra)), constant_values=-1)
         observations = np.pad(self.observations, ((0, 0), (0, extra), (0, 0)))
         mask = np.pad(self.mask, ((0, 0), (0, extra)))
@@ -116,10 +117,9 @@ class Recording(eqx.Module):
         mask = stack_windows(self.mask[..., None], length, stride=stride)[..., 0]
         is_full = mask.all(axis=1)
         labels = self.labels
-        if labels is not None:
-            per_step = labels if labels.ndim == 2 else np.repeat(labels[:, None], self.mask.shape[1], axis=1)
-            stacked = stack_windows(per_step[..., None], length, stride=stride)[is_full, :, 0]
-            labels = stacked if labels.ndim == 2 else stacked[:, 0]
+        per_step = labels if labels.ndim == 2 else np.repeat(labels[:, None], self.mask.shape[1], axis=1)
+        stacked = stack_windows(per_step[..., None], length, stride=stride)[is_full, :, 0]
+        labels = stacked if labels.ndim == 2 else stacked[:, 0]
         observations = stack_windows(self.observations, length, stride=stride)[is_full]
         return Recording(observations, mask[is_full], labels, self.label_names, self.time_step)
 
@@ -127,9 +127,9 @@ class Recording(eqx.Module):
 def _pad_labels(
     labels: Sequence[Int[np.ndarray, " _"]] | Int[np.ndarray, " labelled *time"] | None,
     lengths: Int[np.ndarray, " trials"],
-) -> np.ndarray | None:
+) -> np.ndarray:
     if labels is None:
-        return None
+        return np.full(len(lengths), -1, np.int32)
     if isinstance(labels, np.ndarray) and labels.ndim == 1:
         if len(labels) != len(lengths):
             raise ValueError(f"`labels` must have one entry for each of {len(lengths)} trials; got {len(labels)}.")
