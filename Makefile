@@ -24,10 +24,10 @@ test: test-fast test-slow
 
 # Compiling dominates the fast tests: without XLA's optimisations they take about a quarter less.
 test-fast: $(VENV)/.test.stamp
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -q
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" -q
 
 test-slow: $(VENV)/.test.stamp
-	timeout 900 $(BIN)/python -m pytest -n $(WORKERS) -m slow -q
+	timeout 900 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow -q
 
 lint: $(VENV)/.dev.stamp
 	$(BIN)/ruff check .
