@@ -29,8 +29,8 @@ def main() -> None:
     draws = [start.context((3,), jnp.dtype("float32"), key) for key in (jr.key(0), jr.key(0), jr.key(1))]
     assert (draws[0] == draws[1]).all() and not (draws[0] == draws[2]).all()  # randomness is in the key
 
-    models = eqx.filter_vmap(lambda key: tidhy.TiDHy.recommended(6, 4, 3, 3, 7, key=key))(jr.split(jr.key(2), 4))
-    models = jax.tree.map(lambda all, one: all.at[0].set(one) if eqx.is_array(one) else all, models, model)
+    make = eqx.filter_jit(eqx.filter_vmap(lambda key: tidhy.TiDHy.recommended(6, 4, 3, 3, 7, key=key)))
+    models = make(jax.vmap(jr.key)(jnp.arange(4)))
     many, _ = eqx.filter_jit(eqx.filter_vmap(tidhy.infer, in_axes=(eqx.if_array(0), None)))(models, observations[1])
     assert many.latents.shape == (4, 5, 4)  # four models, one program
     # A model of the ensemble is the model alone, and a sequence of the batch is the sequence alone.
