@@ -41,6 +41,17 @@ from ._encoders import (
     rank_order_encode as rank_order_encode,
     rate_encode as rate_encode,
 )
+
+# Learning online
+from ._eprop import (
+    AbstractFeedback as AbstractFeedback,
+    AdaptiveFeedback as AdaptiveFeedback,
+    EProp as EProp,
+    RandomFeedback as RandomFeedback,
+    SymmetricFeedback as SymmetricFeedback,
+    eprop as eprop,
+)
+from ._estimate import forward_gradient as forward_gradient, with_gradient as with_gradient
 from ._integrate import (
     AbstractIntegrator as AbstractIntegrator,
     ExponentialEuler as ExponentialEuler,
@@ -90,6 +101,7 @@ from ._neurons_quadratic import (
 )
 from ._neurons_resonate import ResonateAndFireCell as ResonateAndFireCell, ResonateState as ResonateState
 from ._ode_neuron import AbstractODENeuron as AbstractODENeuron, AbstractSpikingODE as AbstractSpikingODE
+from ._ottt import ottt as ottt
 from ._parameter import (
     AbstractParameter as AbstractParameter,
     Bounded as Bounded,

@@ -51,12 +51,15 @@ class Recurrent(AbstractMembraneCell[RecurrentState]):
         """The cell's own state and no spikes, with `shape` as leading (batch) axes."""
         return RecurrentState(self.cell.init_state(shape, key=key), zeros(shape, self.cell.size))
 
+    def fed_back(self, state: RecurrentState) -> Float[Array, "..."]:
+        """The spikes that the next step receives through the weight."""
+        return self.cell.fire(state.cell) if self.cell.reset.emit == "old" else state.spikes
+
     @jax.named_scope("eqx_dynamics.Recurrent")
     def __call__(
         self, x: Float[Array, "..."], state: RecurrentState, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "..."], RecurrentState]:
         """One step: input `(*batch, *size)` to spikes of the same shape."""
-        fed_back = self.cell.fire(state.cell) if self.cell.reset.emit == "old" else state.spikes
-        feedback = apply_stateless(self.weight, fed_back.astype(x.dtype), None)
+        feedback = apply_stateless(self.weight, self.fed_back(state).astype(x.dtype), None)
         out, cell_state = self.cell(x + feedback, state.cell, key=key)
         return out, RecurrentState(cell_state, out.astype(state.spikes.dtype))
