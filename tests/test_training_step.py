@@ -424,6 +424,7 @@ REFUSALS = {
     "metric_type": (lambda m, b, k: (squared_error(m, b, k), {"a": "x"}), {}, "`a` is of str"),
     "metric_name": (lambda m, b, k: (squared_error(m, b, k), {"loss": 1.0}), {}, "metric named `loss`"),
     "three": (lambda m, b, k: (squared_error(m, b, k), {}, None), {}, "got a tuple of 3"),
+    "keep": (squared_error, {"precision": Precision(jnp.bfloat16, keep="layer")}, "`keep` selects no array of MLP"),
     "accumulate": (squared_error, {"accumulate": 3}, r"`accumulate`=3 splits the first axis"),
 }
 
@@ -435,6 +436,15 @@ def test_bad_losses_and_batches_are_refused_before_computing(name):
     state = step.init(make_model(), key=jr.key(0))
     with pytest.raises((ValueError, TypeError), match=message):
         eqx.filter_eval_shape(step, batches()[0], state)
+
+
+def test_a_batch_of_unequal_leaves_is_named_where_the_loss_fails_on_it():
+    step = make_step(squared_error, optax.sgd(0.1))
+    (x, y), state = batches()[0], step.init(make_model(), key=jr.key(0))
+    with pytest.raises(ValueError, match=r"different leading sizes, {'batch\[0\]': 15, 'batch\[1\]': 16}: .*\(15, 1\)"):
+        eqx.filter_eval_shape(step, (x[:15], y), state)
+    nodes_and_edges = make_step(lambda m, b, k: squared_error(m, (b[0], b[1][: len(b[0])]), k), optax.sgd(0.1))
+    eqx.filter_eval_shape(nodes_and_edges, (x[:15], y), state)  # may be meant
 
 
 def test_metrics_must_be_a_dict():
@@ -478,7 +488,7 @@ def test_bad_arguments_are_refused():
         make_step(squared_error, optax.sgd(0.1), clip=-1.0)
     with pytest.raises(ValueError, match="has no floating array to train, or all are `frozen`"):
         make_step(squared_error, optax.sgd(0.1), frozen=...).init(make_model(), key=jr.key(0))
-    with pytest.raises(ValueError, match="selects no"):
+    with pytest.raises(ValueError, match="`frozen` selects no array of MLP; got frozen='decoder'"):
         make_step(squared_error, optax.sgd(0.1), frozen="decoder").init(make_model(), key=jr.key(0))
     with pytest.raises(ValueError, match=r"`decay` must lie in \[0, 1\); got 1.0"):
         WeightAverage(1.0)

@@ -31,7 +31,7 @@ class Objective(eqx.Module):
         """Loss, and with it the metrics and the new statistics."""
         model, batch = self.precision.cast_model(eqx.combine(params, rest)), self.precision.cast(batch)
         if statistics is None:
-            result = self.loss_fn(model, batch, key)
+            result = self._call(model, batch, key)
             if isinstance(result, tuple) and len(result) != 2:
                 raise ValueError(
                     "`loss_fn` must return a loss or `(loss, metrics)` where the state has no `statistics`; got a "
@@ -39,7 +39,7 @@ class Objective(eqx.Module):
                 )
             loss, metrics = result if isinstance(result, tuple) else (result, {})
             return _checked(loss, metrics), (_scalars(loss, metrics), None)
-        result = self.loss_fn(model, batch, key, jtu.tree_map(lambda leaf: leaf, statistics))
+        result = self._call(model, batch, key, jtu.tree_map(lambda leaf: leaf, statistics))
         if not (isinstance(result, tuple) and len(result) == 3):
             raise ValueError("`loss_fn` of a state with statistics must return `(loss, metrics, statistics)`.")
         loss, metrics, new_statistics = result
@@ -82,6 +82,27 @@ class Objective(eqx.Module):
         metrics, (sums, arrays) = scan(part, parts, (zeros, arrays), unroll=1)
         grads = jtu.tree_map(lambda s, p: (s / self.accumulate).astype(p.dtype), sums, params)
         return grads, jtu.tree_map(lambda m: m.mean(0), metrics), eqx.combine(arrays, static)
+
+    def _call(self, model: PyTree, batch: PyTree, *args: Any) -> Any:
+        """`loss_fn`, whose failure on a batch of unequal leaves says so: sizes alone may be meant (nodes, edges)."""
+        try:
+            return self.loss_fn(model, batch, *args)
+        except (TypeError, ValueError) as error:
+            sizes = _leading_sizes(batch)
+            if len(set(sizes.values())) > 1:
+                raise ValueError(
+                    f"`loss_fn` failed on a batch whose leaves have different leading sizes, {sizes}: {error}"
+                ) from error
+            raise
+
+
+def _leading_sizes(batch: PyTree) -> dict[str, int]:
+    """First sizes of the arrays in tuples, lists and dicts; a Module may mean several."""
+    return {
+        f"batch{jtu.keystr(path)}": leaf.shape[0]
+        for path, leaf in jtu.tree_leaves_with_path(batch)
+        if eqx.is_array(leaf) and leaf.ndim and not any(isinstance(entry, jtu.GetAttrKey) for entry in path)
+    }
 
 
 def _in_parts(batch: PyTree, num_parts: int) -> PyTree:

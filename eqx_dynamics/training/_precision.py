@@ -72,7 +72,7 @@ class Precision(eqx.Module):
         """The model in the computing precision."""
         if self.keep is None or self.compute is None:
             return self.cast(model)
-        kept, rest = eqx.partition(model, select(model, self.keep))
+        kept, rest = eqx.partition(model, select(model, self.keep, name="keep"))
         return eqx.combine(kept, self.cast(rest))
 
     def cast(self, tree: PyTree) -> PyTree:

@@ -104,7 +104,9 @@ class TrainStep(eqx.Module):
         """What is trained, and the rest, as two trees of the model's structure with None in place of the other."""
         trained = jtu.tree_map(eqx.is_inexact_array, model)
         if self.frozen is not None:
-            trained = jtu.tree_map(lambda t, frozen: t and not frozen, trained, select(model, self.frozen))
+            trained = jtu.tree_map(
+                lambda t, frozen: t and not frozen, trained, select(model, self.frozen, name="frozen")
+            )
         if not any(jtu.tree_leaves(trained)):
             raise ValueError(f"`model` ({type(model).__name__}) has no floating array to train, or all are `frozen`.")
         return eqx.partition(model, trained)

@@ -31,7 +31,7 @@ class Not:
     which: Filter
 
 
-def select(tree: PyTree, which: Filter) -> PyTree[bool]:
+def select(tree: PyTree, which: Filter, *, name: str = "which") -> PyTree[bool]:
     """A tree of bools, True at the chosen array leaves of `tree`; an Equinox filter specification.
 
     **Arguments:**
@@ -46,12 +46,13 @@ def select(tree: PyTree, which: Filter) -> PyTree[bool]:
           the whole tree with a bool, or cannot take it, is a predicate;
         - `Tag(name)`, `Not(which)`, or `...` for everything;
         - a tree of bools with the structure of `tree` or of its top.
+    - `name`: what errors call `which`.
 
     **Returns:** the bools, in the structure of `tree`.
 
     **Raises:** `ValueError` if nothing is chosen, or one leaf twice.
     """
-    choice = choose(tree, which, name="which")
+    choice = choose(tree, which, name=name)
     mask = [False] * len(choice.leaves)
     for position in jtu.tree_leaves(choice.template):
         mask[position] = True
@@ -143,7 +144,7 @@ def _chosen(tree: PyTree, which: Filter, name: str) -> list[bool]:
         case types.EllipsisType():
             return [True] * num_leaves
         case Not(inner):
-            return [not chosen for chosen in jtu.tree_leaves(select(tree, inner))]
+            return [not chosen for chosen in jtu.tree_leaves(select(tree, inner, name=name))]
         case Tag(tag):
             return [tag in _tags(tree, path) for path, _ in jtu.tree_flatten_with_path(tree)[0]]
         case str():
