@@ -11,177 +11,27 @@ mode, any order, `vmap`, `scan` and `checkpoint` follow from a page of rules:
 | `sum_rows` | $x_i = \sum_{e: id(e)=i} y_e$ | `take_rows` |
 | `permute` | $y_e = x_{\pi(e)}$ | `permute` by $\pi^{-1}$ |
 
-and `linear_call`: any linear function given together with its transpose (JAX's own has no batching rule).
+The weights of `spmm` are in the order of its layout or, `crossed`, in that of the flipped one: a transposed product reads
+them where they are.
+
+And `linear_call`: any linear function given together with its transpose (JAX's own has no batching rule).
 """
 
 import functools as ft
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
-from jax.experimental import sparse as jsparse
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-
-class Layout(NamedTuple):
-    """Index operands of `spmm` and `sddmm`: one compressed order, and what is needed to flip to the other."""
-
-    cols: Any  # sender of each edge, receiver-sorted
-    rows: Any  # receiver of each edge, receiver-sorted
-    ptr: Any  # row pointers
-    order: Any  # position in the other order -> position in this one
-    t_cols: Any  # receiver of each edge, sender-sorted
-    t_ptr: Any  # column pointers
-    inverse: Any  # position in this order -> position in the other one
-
-    def flip(self) -> "Layout":
-        rows = self.cols.at[self.order].get(mode="promise_in_bounds")
-        return Layout(self.t_cols, rows, self.t_ptr, self.inverse, self.cols, self.ptr, self.order)
+from . import _kernels as kernels
+from ._kernels import Layout
 
 
 _NUM_LAYOUT = len(Layout._fields)
-_CSR_TYPES = ("float32", "float64", "complex64", "complex128")
-# The compressed kernels take no 16-bit floats; sums of them are kept in float32 anyway.
-_ACCUMULATOR = {"bfloat16": jnp.float32, "float16": jnp.float32}
-# Edges in flight in a loop over edges; the arrays in it are reused, so they stay in the cache.
-_BLOCK = 4096
-# More heads than this are products in a loop, so that a program does not grow with them.
-_UNROLLED_HEADS = 8
-
-
-def accumulator_dtype(dtype: Any) -> Any:
-    """The dtype in which many values of `dtype` are added."""
-    return _ACCUMULATOR.get(jnp.dtype(dtype).name, dtype)
-
-
-def _rows_at(x: Any, ids: Any) -> Any:
-    return x.at[ids].get(mode="promise_in_bounds")
-
-
-# --- kernels ----------------------------------------------------------------------------------------------------------
-
-
-def _csr_product(weight: Any, x: Any, cols: Any, ptr: Any, num_rows: int, platform: str) -> Any:
-    if platform == "cpu":
-        matrix = jsparse.BCSR((weight, cols, ptr), shape=(num_rows, x.shape[0]))
-        return jsparse.bcsr_dot_general(matrix, x, dimension_numbers=(((1,), (0,)), ((), ())))
-    return jsparse.CSR((weight, cols, ptr), shape=(num_rows, x.shape[0])) @ x
-
-
-def _spmm_csr(weight: Any, x: Any, layout: Layout, num_rows: int, platform: str) -> Any:
-    def product(w, x):
-        return _csr_product(w, x, layout.cols, layout.ptr, num_rows, platform)
-
-    heads, num_edges = x.shape[1], layout.cols.shape[0]
-    if weight is None:
-        out = product(jnp.ones(num_edges, x.dtype), x.reshape(x.shape[0], -1))
-        return out.reshape(num_rows, *x.shape[1:])
-    if heads == 1:
-        return product(weight[:, 0], x[:, 0])[:, None]
-    if heads <= _UNROLLED_HEADS:
-        return jnp.stack([product(weight[:, h], x[:, h]) for h in range(heads)], axis=1)
-    out = jax.lax.map(lambda wx: product(*wx), (weight.T, jnp.moveaxis(x, 1, 0)))
-    return jnp.moveaxis(out, 0, 1)
-
-
-def loop_over_blocks(num_edges: int, block: int, body: Callable[[Any, Any, Any], Any], init: Any) -> Any:
-    """Folds `body(start, fresh, carry)` over blocks of positions; `fresh` is False where the last block overlaps."""
-    if num_edges <= block:
-        return body(0, None, init)
-
-    def step(k: Any, carry: Any) -> Any:
-        start = jnp.minimum(k * block, num_edges - block)
-        return body(start, start + jnp.arange(block) >= k * block, carry)
-
-    return jax.lax.fori_loop(0, -(-num_edges // block), step, init)
-
-
-def _spmm_segment(weight: Any, x: Any, layout: Layout, num_rows: int, platform: str) -> Any:
-    num_edges = layout.cols.shape[0]
-    block = min(_BLOCK, num_edges) if platform == "cpu" else num_edges
-
-    def body(start: Any, fresh: Any, out: Any) -> Any:
-        def cut(a):
-            return jax.lax.dynamic_slice_in_dim(a, start, block)
-
-        messages = _rows_at(x, cut(layout.cols))
-        if weight is not None:
-            messages = messages * cut(weight)[..., None]
-        if fresh is not None:
-            messages = jnp.where(fresh[:, None, None], messages, 0)
-        return out.at[cut(layout.rows)].add(messages, mode="promise_in_bounds")
-
-    return loop_over_blocks(num_edges, block, body, jnp.zeros((num_rows, *x.shape[1:]), x.dtype))
-
-
-def _use_csr(kernel: str, dtype: Any, platform: str) -> bool:
-    supported = jnp.dtype(dtype).name in _CSR_TYPES and platform in ("cpu", "cuda", "rocm")
-    return supported and kernel != "segment"
-
-
-def _spmm_impl(*args: Any, weighted: bool, num_rows: int, kernel: str, platform: str) -> Any:
-    weight, x, *layout = args if weighted else (None, *args)
-    layout, dtype = Layout(*layout), x.dtype
-    shape = (num_rows, *x.shape[1:])
-    if layout.cols.shape[0] == 0 or math.prod(shape) == 0 or x.shape[0] == 0:
-        return jnp.zeros(shape, dtype)
-    x = x.astype(accumulator_dtype(dtype))
-    weight = weight if weight is None else weight.astype(x.dtype)
-    route = _spmm_csr if _use_csr(kernel, x.dtype, platform) else _spmm_segment
-    return route(weight, x, layout, num_rows, platform).astype(dtype)
-
-
-def _sddmm_impl(a: Any, b: Any, *layout: Any, platform: str) -> Any:
-    layout, dtype = Layout(*layout), a.dtype
-    num_edges, (heads, channels) = layout.cols.shape[0], a.shape[1:]
-    wide = accumulator_dtype(dtype)
-    if num_edges == 0 or heads * channels == 0:
-        return jnp.zeros((num_edges, heads), dtype)
-    if platform != "cpu":
-        return (_rows_at(a, layout.cols).astype(wide) * _rows_at(b, layout.rows).astype(wide)).sum(-1).astype(dtype)
-    # On a CPU the sum over channels is fastest as a product with a block of ones, in blocks that stay in the cache.
-    block = min(4 * _BLOCK, num_edges)
-    a, b = (v.astype(wide).reshape(v.shape[0], -1) for v in (a, b))
-    ones = jnp.kron(jnp.eye(heads, dtype=wide), jnp.ones((channels, 1), wide))
-
-    def body(start: Any, fresh: Any, out: Any) -> Any:
-        del fresh  # a position written twice gets the same value
-
-        def cut(ids):
-            return jax.lax.dynamic_slice_in_dim(ids, start, block)
-
-        products = _rows_at(a, cut(layout.cols)) * _rows_at(b, cut(layout.rows))
-        dots = jnp.dot(products, ones, precision="highest").astype(dtype)
-        return jax.lax.dynamic_update_slice_in_dim(out, dots, start, 0)
-
-    return loop_over_blocks(num_edges, block, body, jax.lax.empty((num_edges, heads), dtype))
-
-
-def _take_rows_impl(x: Any, ids: Any, *rest: Any, kernel: str, platform: str) -> Any:
-    del rest, kernel, platform
-    return _rows_at(x, ids) if x.shape[0] else jnp.zeros((ids.shape[0], *x.shape[1:]), x.dtype)
-
-
-def _sum_rows_impl(y: Any, ids: Any, order: Any, ptr: Any, *, kernel: str, platform: str) -> Any:
-    num_rows, num_edges, dtype = ptr.shape[0] - 1, y.shape[0], y.dtype
-    y = y.astype(accumulator_dtype(dtype))
-    width = math.prod(y.shape[1:])
-    # Measured: one scattered pass wins on a CPU while a row is narrow; elsewhere pointers avoid atomic additions.
-    compressed = _use_csr(kernel, y.dtype, platform) and (platform != "cpu" or width >= 16)
-    if not compressed or num_edges == 0 or width == 0:
-        out = jnp.zeros((num_rows, *y.shape[1:]), y.dtype).at[ids].add(y, mode="promise_in_bounds")
-        return out.astype(dtype)
-    out = _csr_product(jnp.ones(num_edges, y.dtype), y.reshape(num_edges, width), order, ptr, num_rows, platform)
-    return out.reshape(num_rows, *y.shape[1:]).astype(dtype)
-
-
-def _permute_impl(x: Any, permutation: Any, inverse: Any, *, platform: str) -> Any:
-    del inverse, platform
-    return _rows_at(x, permutation)
 
 
 # --- registration -----------------------------------------------------------------------------------------------------
@@ -200,36 +50,36 @@ def _define(name: str, impl: Callable, out_shape: Callable, static: Sequence[str
 
 spmm_p = _define(
     "eqx_graph_spmm",
-    _spmm_impl,
-    lambda *a, weighted, num_rows, kernel: ShapedArray((num_rows, *a[weighted].shape[1:]), a[weighted].dtype),
-    ("weighted", "num_rows", "kernel"),
+    kernels.spmm,
+    lambda *a, weighted, num_rows, kernel, crossed: ShapedArray((num_rows, *a[weighted].shape[1:]), a[weighted].dtype),
+    ("weighted", "num_rows", "kernel", "crossed"),
 )
 sddmm_p = _define(
-    "eqx_graph_sddmm", _sddmm_impl, lambda a, b, cols, *_: ShapedArray((cols.shape[0], a.shape[1]), a.dtype), ()
+    "eqx_graph_sddmm", kernels.sddmm, lambda a, b, cols, *_: ShapedArray((cols.shape[0], a.shape[1]), a.dtype), ()
 )
 take_rows_p = _define(
     "eqx_graph_take_rows",
-    _take_rows_impl,
+    kernels.take_rows,
     lambda x, ids, order, ptr, kernel: ShapedArray((ids.shape[0], *x.shape[1:]), x.dtype),
     ("kernel",),
 )
 sum_rows_p = _define(
     "eqx_graph_sum_rows",
-    _sum_rows_impl,
+    kernels.sum_rows,
     lambda y, ids, order, ptr, kernel: ShapedArray((ptr.shape[0] - 1, *y.shape[1:]), y.dtype),
     ("kernel",),
 )
-permute_p = _define("eqx_graph_permute", _permute_impl, lambda x, *_: x, ())
+permute_p = _define("eqx_graph_permute", kernels.permute, lambda x, *_: x, ())
 
 
-def _bind_spmm(weight: Any, x: Any, layout: Layout, num_rows: int, kernel: str) -> Any:
+def _bind_spmm(weight: Any, x: Any, layout: Layout, num_rows: int, kernel: str, crossed: bool) -> Any:
     operands = (x, *layout) if weight is None else (weight, x, *layout)
-    return spmm_p.bind(*operands, weighted=weight is not None, num_rows=num_rows, kernel=kernel)
+    return spmm_p.bind(*operands, weighted=weight is not None, num_rows=num_rows, kernel=kernel, crossed=crossed)
 
 
 def spmm(weight: Any, x: Any, layout: Layout, num_rows: int, kernel: str) -> Any:
     """Sum over the edges of each row of `weight (e, h)` (or 1) times the sender's row of `x (n, h, c)`."""
-    return _bind_spmm(weight, x, Layout(*map(jnp.asarray, layout)), num_rows, kernel)
+    return _bind_spmm(weight, x, Layout(*map(jnp.asarray, layout)), num_rows, kernel, crossed=False)
 
 
 def sddmm(a: Any, b: Any, layout: Layout) -> Any:
@@ -282,26 +132,16 @@ _jvp_of_linear_arguments(sum_rows_p, lambda kernel: (0,))
 _jvp_of_linear_arguments(permute_p, lambda: (0,))
 
 
-def _permuted_weight(weight: Any, order: Any) -> Any:
-    """Rows of `weight` in another order, a column at a time: the product that follows reads columns (30 % faster)."""
-    num_edges, heads = weight.shape
-    if not 1 < heads <= _UNROLLED_HEADS or num_edges * heads >= 2**31:
-        return _rows_at(weight, order)
-    flat = weight.reshape(-1)
-    return jnp.stack([_rows_at(flat, order * heads + h) for h in range(heads)], axis=1)
-
-
-def _spmm_transpose(ct: Any, *args: Any, weighted: bool, num_rows: int, kernel: str) -> tuple:
+def _spmm_transpose(ct: Any, *args: Any, weighted: bool, num_rows: int, kernel: str, crossed: bool) -> tuple:
     weight, x, *layout = args if weighted else (None, *args)
     layout, nothing = Layout(*layout), (None,) * _NUM_LAYOUT
     if type(ct) is ad.Zero:
         return (None,) * len(args)
     if ad.is_undefined_primal(x):
-        if weight is not None:
-            weight = _permuted_weight(weight, layout.order)
-        ct_x = _bind_spmm(weight, ct, layout.flip(), x.aval.shape[0], kernel)
+        ct_x = _bind_spmm(weight, ct, layout.flip(), x.aval.shape[0], kernel, not crossed)
         return (None, ct_x, *nothing) if weighted else (ct_x, *nothing)
-    return (sddmm_p.bind(x, ct, *layout), None, *nothing)
+    dots = sddmm_p.bind(ct, x, *layout.flip()) if crossed else sddmm_p.bind(x, ct, *layout)
+    return (dots, None, *nothing)
 
 
 def _sddmm_transpose(ct: Any, a: Any, b: Any, *layout: Any) -> tuple:
@@ -310,9 +150,8 @@ def _sddmm_transpose(ct: Any, a: Any, b: Any, *layout: Any) -> tuple:
         return (None, None, *nothing)
     forward = Layout(*layout)
     if ad.is_undefined_primal(a):
-        ct = _permuted_weight(ct, forward.order)
-        return (_bind_spmm(ct, b, forward.flip(), a.aval.shape[0], "auto"), None, *nothing)
-    return (None, _bind_spmm(ct, a, forward, b.aval.shape[0], "auto"), *nothing)
+        return (_bind_spmm(ct, b, forward.flip(), a.aval.shape[0], "auto", crossed=True), None, *nothing)
+    return (None, _bind_spmm(ct, a, forward, b.aval.shape[0], "auto", crossed=False), *nothing)
 
 
 def _indexed_transpose(other: Callable[[], Primitive], swap: bool) -> Callable:

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from .._primitives import accumulator_dtype, linear_call, loop_over_blocks
+from .._kernels import accumulator_dtype, add_at, loop_over_blocks, rows_at, zeros_after
+from .._primitives import linear_call
 from ..data._edges import EdgeIndex
 from ._segment import with_zero_factors
 
@@ -137,7 +138,7 @@ def _rows(fn: EdgeFunction, block: _Block, values: Sequence[Any]) -> list[Any]:
         if side == "edge":
             out.append(jax.lax.dynamic_slice_in_dim(operand, block.start, fn.block))
         else:
-            out.append(operand.at[block.ids[side]].get(mode="promise_in_bounds"))
+            out.append(rows_at(operand, block.ids[side]))
     return out
 
 
@@ -170,10 +171,11 @@ def _loop(fn: EdgeFunction, body: Callable[[_Block, Any], Any], init: Any) -> An
 
 def _out_zeros(fn: EdgeFunction, kind: Kind) -> Any:
     """Zeros of the shape of the whole result; sums of 16-bit floats are kept in float32."""
+    after = fn.values[-1] if fn.values else jnp.zeros(0)
     if kind == "map":
-        return jax.tree.map(lambda s: jnp.zeros((fn.edges.num_edges, *s.shape), s.dtype), fn.out)
+        return jax.tree.map(lambda s: zeros_after(after, (fn.edges.num_edges, *s.shape), s.dtype), fn.out)
     rows = fn.edges.num_receivers
-    return jax.tree.map(lambda s: jnp.zeros((rows, *s.shape), accumulator_dtype(s.dtype)), fn.out)
+    return jax.tree.map(lambda s: zeros_after(after, (rows, *s.shape), accumulator_dtype(s.dtype)), fn.out)
 
 
 def _forward(fn: EdgeFunction, kind: Kind, values: Sequence[Any]) -> Any:
@@ -187,9 +189,9 @@ def _forward(fn: EdgeFunction, kind: Kind, values: Sequence[Any]) -> Any:
             )
         messages = _messages(fn, block, values, 0)
         ids = block.ids["receiver"]
-        return jax.tree.map(lambda o, m: o.at[ids].add(m.astype(o.dtype), mode="promise_in_bounds"), out, messages)
+        return jax.tree.map(lambda o, m: add_at(o, ids, m.astype(o.dtype)), out, messages)
 
-    out = _loop(fn, body, _out_zeros(fn, kind))
+    out = _loop(fn, body, _out_zeros(fn._replace(values=list(values)), kind))
     return jax.tree.map(lambda o, s: o.astype(s.dtype), out, fn.out)
 
 
@@ -208,7 +210,7 @@ def _backward(fn: EdgeFunction, kind: Kind, values: Sequence[Any], cts: Any, mov
         def cut(ct: Any) -> Any:
             if kind == "map":
                 return jax.lax.dynamic_slice_in_dim(ct, block.start, fn.block)
-            return ct.at[block.ids["receiver"]].get(mode="promise_in_bounds")
+            return rows_at(ct, block.ids["receiver"])
 
         block_cts = jax.tree.map(lambda ct: _where(block.valid, cut(ct), 0), cts)
         _, pullback = jax.vjp(of_moving, [[*constants, *rows][k] for k in moving])
@@ -217,7 +219,8 @@ def _backward(fn: EdgeFunction, kind: Kind, values: Sequence[Any], cts: Any, mov
             _accumulate(fn, block, k, *pair) for k, pair in zip(moving, zip(totals, parts, strict=True), strict=True)
         ]
 
-    zeros = [jnp.zeros(values[k].shape, accumulator_dtype(values[k].dtype)) for k in moving]
+    after = jax.tree.leaves(cts)[0]
+    zeros = [zeros_after(after, values[k].shape, accumulator_dtype(values[k].dtype)) for k in moving]
     totals = _loop(fn, body, zeros)
     return [total.astype(values[k].dtype) for k, total in zip(moving, totals, strict=True)]
 
@@ -232,7 +235,7 @@ def _accumulate(fn: EdgeFunction, block: _Block, k: int, total: Any, part: Any) 
     if side == "edge":
         part = part + jax.lax.dynamic_slice_in_dim(total, block.start, fn.block)
         return jax.lax.dynamic_update_slice_in_dim(total, part, block.start, 0)
-    return total.at[block.ids[side]].add(part, mode="promise_in_bounds")
+    return add_at(total, block.ids[side], part)
 
 
 def _tangent(fn: EdgeFunction, kind: Kind, edges: EdgeIndex, values: Sequence[Any], tangents: Sequence[Any]) -> Any:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _primitives as prim
+from .._kernels import accumulator_dtype
 from ..data._edges import AbstractEdges, EdgeIndex
 from ._segment import expand
 
@@ -49,7 +50,7 @@ def product(edges: AbstractEdges, weight: Array | None, x: Array) -> Array:
     """`matmul` with weights that are zero already where an edge is masked."""
     weight = None if weight is None else weight.astype(x.dtype)
     if not isinstance(edges, EdgeIndex):
-        messages = edges.send(x).astype(prim.accumulator_dtype(x.dtype))
+        messages = edges.send(x).astype(accumulator_dtype(x.dtype))
         messages = messages if weight is None else messages * expand(weight, messages).astype(messages.dtype)
         return edges.sum_received(messages).astype(x.dtype)
     heads = 1 if weight is None or weight.ndim == 1 else weight.shape[1]

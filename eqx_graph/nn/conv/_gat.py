@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
+from ...ops import edge_map
 from .._linear import add_bias, glorot, glorot_linear, project
 from ._adjacency import Flow
 from ._attend import (
@@ -169,18 +170,17 @@ class GATConv(eqx.Module):
             target = head_dots(values if shared else project_heads(lin_dst, x_dst, self.heads), self.att_dst[0])
         if self.add_self_loops:
             edges = edges.remove_self_loops()
-        logits = edges.send(source) + edges.receive(target)
-        loop_logits = None
+        loop_logits = on_edges = None
         if self.add_self_loops:
             loop_logits = source[: loops_of(edges)] + target[: loops_of(edges)]
         if edge_attr is not None:
             edge_attr = edge_features(edges, edge_attr, inputs_of(self.lin_edge))
-            logits = logits + edges.arrange(self._edge_logits(edge_attr))
+            on_edges = edges.arrange(self._edge_logits(edge_attr))
             if loop_logits is not None:
                 loop_logits = loop_logits + self._edge_logits(
                     loop_features(edges, edge_attr, self.fill_value, self.flow)
                 )
-        logits = jax.nn.leaky_relu(logits, self.negative_slope)
+        logits = edge_map(edges, self._logits, x_j=source, x_i=target, edge_values=on_edges)
         if loop_logits is not None:
             loop_logits = jax.nn.leaky_relu(loop_logits, self.negative_slope)
         attended = attend(edges, logits, values, loop_logits, dropout=self.dropout, key=key)
@@ -188,7 +188,17 @@ class GATConv(eqx.Module):
         if self.res is not None and x_dst is not None:
             out = out + project(self.res, x_dst)
         out = add_bias(out, self.bias)
-        return (out, attended.weights(attended.dropped)) if return_attention_weights else out
+        return (out, attended.weights(attended.dropped, self.flow)) if return_attention_weights else out
+
+    def _logits(
+        self,
+        x_j: Float[Array, " heads"],
+        x_i: Float[Array, " heads"],
+        edge_values: Float[Array, " heads"] | None = None,
+    ) -> Float[Array, " heads"]:
+        """Logits of one edge."""
+        z = x_j + x_i if edge_values is None else x_j + x_i + edge_values
+        return jax.nn.leaky_relu(z, self.negative_slope)
 
     def _edge_logits(self, edge_attr: Float[Array, "rows edge_dim"]) -> Float[Array, "rows heads"]:
         """$a_e \\cdot W_e e$ per head; the two maps are multiplied first, so no row of `heads * channels` is built."""

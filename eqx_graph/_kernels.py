@@ -1,0 +1,193 @@
+"""What the primitives compute: compressed products and loops over blocks of edges, plain functions of arrays."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Layout(NamedTuple):
+    """Index operands of `spmm` and `sddmm`: one compressed order, and what is needed to flip to the other."""
+
+    cols: Any  # sender of each edge, receiver-sorted
+    rows: Any  # receiver of each edge, receiver-sorted
+    ptr: Any  # row pointers
+    order: Any  # position in the other order -> position in this one
+    t_cols: Any  # receiver of each edge, sender-sorted
+    t_ptr: Any  # column pointers
+    inverse: Any  # position in this order -> position in the other one
+
+    def flip(self) -> "Layout":
+        rows = rows_at(self.cols, self.order)
+        return Layout(self.t_cols, rows, self.t_ptr, self.inverse, self.cols, self.ptr, self.order)
+
+
+_CSR_TYPES = ("float32", "float64", "complex64", "complex128")
+# The compressed kernels take no 16-bit floats; sums of them are kept in float32 anyway.
+_ACCUMULATOR = {"bfloat16": jnp.float32, "float16": jnp.float32}
+# Numbers in flight in a loop over edges; the arrays in it are reused, so they stay in the cache of a core.
+_BLOCK = 2**18
+# More heads than this are products in a loop, so that a program does not grow with them.
+_UNROLLED_HEADS = 8
+
+
+def accumulator_dtype(dtype: Any) -> Any:
+    """The dtype in which many values of `dtype` are added."""
+    return _ACCUMULATOR.get(jnp.dtype(dtype).name, dtype)
+
+
+def rows_at(x: Any, ids: Any) -> Any:
+    """`x[ids]` for ids known to be in range."""
+    return x.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def add_at(x: Any, ids: Any, rows: Any) -> Any:
+    """`x` with `rows` added at ids known to be in range."""
+    return x.at[ids].add(rows, mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def zeros_after(x: Any, shape: Sequence[int], dtype: Any) -> Any:
+    """Zeros that cannot be made before `x` is: XLA would make constant ones at the start of a program and keep them."""
+    if x.size == 0:
+        return jnp.zeros(shape, dtype)
+    first = x.reshape(-1)[0]
+    return jnp.broadcast_to(((first == first) & (first != first)).astype(dtype), tuple(shape))
+
+
+def loop_over_blocks(num_edges: int, block: int, body: Callable[[Any, Any, Any], Any], init: Any) -> Any:
+    """Folds `body(start, fresh, carry)` over blocks of positions; `fresh` is False where the last block overlaps."""
+    if num_edges <= block:
+        return body(0, None, init)
+
+    def step(k: Any, carry: Any) -> Any:
+        start = jnp.minimum(k * block, num_edges - block)
+        return body(start, start + jnp.arange(block) >= k * block, carry)
+
+    return jax.lax.fori_loop(0, -(-num_edges // block), step, init)
+
+
+def block_size(num_edges: int, width: int, platform: str) -> int:
+    """Edges taken together where each takes `width` numbers: all of them, but on a CPU what stays in the cache."""
+    return min(num_edges, max(256, _BLOCK // width)) if platform == "cpu" else num_edges
+
+
+# --- sparse products --------------------------------------------------------------------------------------------------
+
+
+def _csr_product(weight: Any, x: Any, cols: Any, ptr: Any, num_rows: int, platform: str) -> Any:
+    from jax.experimental import sparse  # imported when first needed: it takes longer than this package
+
+    shape = num_rows, x.shape[0]
+    if platform == "cpu":
+        matrix = sparse.BCSR((weight, cols, ptr), shape=shape)
+        return sparse.bcsr_dot_general(matrix, x, dimension_numbers=(((1,), (0,)), ((), ())))
+    return sparse.CSR((weight, cols, ptr), shape=shape) @ x
+
+
+def _spmm_csr(weight: Any, x: Any, layout: Layout, num_rows: int, crossed: bool, platform: str) -> Any:
+    def product(w, x):
+        return _csr_product(w, x, layout.cols, layout.ptr, num_rows, platform)
+
+    heads, num_edges = x.shape[1], layout.cols.shape[0]
+    if weight is None:
+        out = product(jnp.ones(num_edges, x.dtype), x.reshape(x.shape[0], -1))
+        return out.reshape(num_rows, *x.shape[1:])
+    if crossed:
+        weight = rows_at(weight, layout.inverse)
+    if heads == 1:
+        return product(weight[:, 0], x[:, 0])[:, None]
+    if heads <= _UNROLLED_HEADS:
+        return jnp.stack([product(weight[:, h], x[:, h]) for h in range(heads)], axis=1)
+    out = jax.lax.map(lambda wx: product(*wx), (weight.T, jnp.moveaxis(x, 1, 0)))
+    return jnp.moveaxis(out, 0, 1)
+
+
+def _spmm_segment(weight: Any, x: Any, layout: Layout, num_rows: int, crossed: bool, platform: str) -> Any:
+    num_edges, width = layout.cols.shape[0], math.prod(x.shape[1:])
+    block, flat = block_size(num_edges, width, platform), x.reshape(x.shape[0], width)
+
+    def body(start: Any, fresh: Any, out: Any) -> Any:
+        def cut(a):
+            return jax.lax.dynamic_slice_in_dim(a, start, block)
+
+        messages = rows_at(flat, cut(layout.cols)).reshape(block, *x.shape[1:])
+        factor = None if fresh is None else fresh[:, None].astype(x.dtype)
+        if weight is not None:
+            here = rows_at(weight, cut(layout.inverse)) if crossed else cut(weight)
+            factor = here if fresh is None else jnp.where(fresh[:, None], here, 0)
+        if factor is not None:
+            messages = messages * factor[..., None]
+        return add_at(out, cut(layout.rows), messages.reshape(block, width))
+
+    out = loop_over_blocks(num_edges, block, body, zeros_after(x, (num_rows, width), x.dtype))
+    return out.reshape(num_rows, *x.shape[1:])
+
+
+def _use_csr(kernel: str, dtype: Any, platform: str) -> bool:
+    supported = jnp.dtype(dtype).name in _CSR_TYPES and platform in ("cpu", "cuda", "rocm")
+    return supported and kernel != "segment"
+
+
+def spmm(*args: Any, weighted: bool, num_rows: int, kernel: str, crossed: bool, platform: str) -> Any:
+    weight, x, *layout = args if weighted else (None, *args)
+    layout, dtype = Layout(*layout), x.dtype
+    shape = (num_rows, *x.shape[1:])
+    if layout.cols.shape[0] == 0 or math.prod(shape) == 0 or x.shape[0] == 0:
+        return jnp.zeros(shape, dtype)
+    x = x.astype(accumulator_dtype(dtype))
+    weight = weight if weight is None else weight.astype(x.dtype)
+    # Measured: with several heads, one pass over blocks beats a compressed product a head (which cuts and joins).
+    blocked = kernel == "auto" and platform == "cpu" and weight is not None and x.shape[1] > 1
+    route = _spmm_csr if _use_csr(kernel, x.dtype, platform) and not blocked else _spmm_segment
+    return route(weight, x, layout, num_rows, crossed, platform).astype(dtype)
+
+
+def sddmm(a: Any, b: Any, *layout: Any, platform: str) -> Any:
+    layout, dtype = Layout(*layout), a.dtype
+    num_edges, (heads, channels) = layout.cols.shape[0], a.shape[1:]
+    wide = accumulator_dtype(dtype)
+    if num_edges == 0 or heads * channels == 0:
+        return jnp.zeros((num_edges, heads), dtype)
+    if platform != "cpu":
+        return (rows_at(a, layout.cols).astype(wide) * rows_at(b, layout.rows).astype(wide)).sum(-1).astype(dtype)
+    # On a CPU the sum over channels is fastest as a product with a block of ones, in blocks that stay in the cache.
+    block = block_size(num_edges, heads * channels, platform)
+    a, b = (v.astype(wide).reshape(v.shape[0], -1) for v in (a, b))
+    ones = jnp.kron(jnp.eye(heads, dtype=wide), jnp.ones((channels, 1), wide))
+
+    def body(start: Any, fresh: Any, out: Any) -> Any:
+        del fresh  # a position written twice gets the same value
+
+        def cut(ids):
+            return jax.lax.dynamic_slice_in_dim(ids, start, block)
+
+        products = rows_at(a, cut(layout.cols)) * rows_at(b, cut(layout.rows))
+        dots = jnp.dot(products, ones, precision="highest").astype(dtype)
+        return jax.lax.dynamic_update_slice_in_dim(out, dots, start, 0)
+
+    return loop_over_blocks(num_edges, block, body, zeros_after(b, (num_edges, heads), dtype))
+
+
+def take_rows(x: Any, ids: Any, *rest: Any, kernel: str, platform: str) -> Any:
+    del rest, kernel, platform
+    return rows_at(x, ids) if x.shape[0] else jnp.zeros((ids.shape[0], *x.shape[1:]), x.dtype)
+
+
+def sum_rows(y: Any, ids: Any, order: Any, ptr: Any, *, kernel: str, platform: str) -> Any:
+    num_rows, num_edges, dtype = ptr.shape[0] - 1, y.shape[0], y.dtype
+    y = y.astype(accumulator_dtype(dtype))
+    width = math.prod(y.shape[1:])
+    # Measured: one scattered pass wins on a CPU while a row is narrow; elsewhere pointers avoid atomic additions.
+    compressed = _use_csr(kernel, y.dtype, platform) and (platform != "cpu" or width >= 16)
+    if not compressed or num_edges == 0 or width == 0:
+        out = add_at(jnp.zeros((num_rows, *y.shape[1:]), y.dtype), ids, y)
+        return out.astype(dtype)
+    out = _csr_product(jnp.ones(num_edges, y.dtype), y.reshape(num_edges, width), order, ptr, num_rows, platform)
+    return out.reshape(num_rows, *y.shape[1:]).astype(dtype)
+
+
+def permute(x: Any, permutation: Any, inverse: Any, *, platform: str) -> Any:
+    del inverse, platform
+    return rows_at(x, permutation)
