@@ -8,6 +8,9 @@ from ._adaptation import (
     ThresholdAdaptation as ThresholdAdaptation,
 )
 
+# Networks that fire from the start
+from ._calibrate import calibrate as calibrate
+
 # Connections
 from ._connections import Dale as Dale, DenseConnection as DenseConnection, Masked as Masked
 from ._decay import (
@@ -29,6 +32,7 @@ from ._decoders import (
     spike_count as spike_count,
     spike_rate as spike_rate,
 )
+from ._diagnose import Diagnosis as Diagnosis, LayerReport as LayerReport, diagnose as diagnose
 from ._encoders import (
     constant_current_encode as constant_current_encode,
     delta_encode as delta_encode,
@@ -52,6 +56,11 @@ from ._eprop import (
     eprop as eprop,
 )
 from ._estimate import forward_gradient as forward_gradient, with_gradient as with_gradient
+from ._initialize import (
+    fluctuation_rate as fluctuation_rate,
+    fluctuation_std as fluctuation_std,
+    initialize as initialize,
+)
 from ._integrate import (
     AbstractIntegrator as AbstractIntegrator,
     ExponentialEuler as ExponentialEuler,
