@@ -23,6 +23,7 @@ from ._control import (  # noqa: E402
 from ._recorded import Recorded as Recorded  # noqa: E402
 from ._scan import AbstractScannable as AbstractScannable, scan as scan  # noqa: E402
 from ._sequential import Sequential as Sequential  # noqa: E402
+from ._summed import Summed as Summed, SummedState as SummedState  # noqa: E402
 
 
 __version__ = importlib.metadata.version("eqx-graph-dynamics")

@@ -1,9 +1,11 @@
 """Running a long sequence in chunks that keep only what their gradient cannot cheaply work out again."""
 
 import abc
+import functools as ft
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -39,10 +41,10 @@ def in_chunks(
     """
     policies = jax.checkpoint_policies
     keep = policies.save_from_both_policies(policies.save_only_these_names(MEMBRANE), policies.dots_saveable)
-    # Without barriers against common subexpressions: the body of a scan is compiled apart from its gradient anyway.
-    kept = jax.checkpoint(run, policy=keep, prevent_cse=False)
     num_steps = jtu.tree_leaves(xs)[0].shape[0]
-    state, ys = scan_chunks(lambda state, part, _: kept(state, part), state, xs, num_steps, chunk, reverse=reverse)
+    state, ys = scan_chunks(
+        lambda state, part, _: run(state, part), state, xs, num_steps, chunk, reverse=reverse, keep=keep
+    )
     return ys, state
 
 
@@ -54,21 +56,58 @@ def scan_chunks(
     chunk: int,
     *,
     reverse: bool,
+    keep: Callable[..., Any] | None = None,
+    group: int | None = None,
+    after: Callable[[Array], None] | None = None,
 ) -> tuple[PyTree, PyTree]:
     """A scan of `run(state, part, num_steps_of_part) -> (state, ys)` over parts of `chunk` steps.
 
     The part at the end of time is shorter if need be. The state comes first, as in `jax.lax.scan`.
+
+    - `keep`: what a part keeps for its gradient beside its initial state (a policy of `jax.checkpoint`); None for all.
+    - `group`: so many steps (whole chunks) are a part made of parts: of the states between its chunks nothing is kept.
+    - `after`: called after each chunk with the number of steps done, an array.
     """
-    whole, rest = divmod(num_steps, chunk)
-    parts = [(0, whole, chunk)] + ([(whole * chunk, 1, rest)] if rest else [])  # First step, parts, steps in each.
-    outs = []
-    for start, count, size in reversed(parts) if reverse else parts:
-        part = jtu.tree_map(lambda x, a=start, n=count, k=size: _cut(x, a, n, k), inputs)
-        body = lambda state, part, k=size: run(state, part, k)  # noqa: E731
-        state, ys = jax.lax.scan(body, state, part, length=count, reverse=reverse)
-        outs.append(jtu.tree_map(lambda y, n=count * size: jnp.reshape(y, (n, *y.shape[2:])), ys))
-    ordered = outs[::-1] if reverse else outs
-    return state, ordered[0] if len(ordered) == 1 else jtu.tree_map(lambda *ys: jnp.concatenate(ys), *ordered)
+    # Parts are cut out of the whole sequence where they are used, so that no loop carries a copy of a longer stretch.
+    inputs = jtu.tree_map(jnp.asarray, inputs)
+    constants = jtu.tree_map(jax.lax.stop_gradient, inputs)
+
+    def over(state: PyTree, start: Any, tangents: PyTree, total: int, sizes: tuple[int, ...]) -> tuple[PyTree, PyTree]:
+        size, finer = sizes[0], sizes[1:]
+        whole, rest = divmod(total, size)
+        parts = [(0, whole, size)] * bool(whole) + [(whole * size, 1, rest)] * bool(rest)  # First, parts, steps each.
+        outs = []
+        for first, count, steps in parts[::-1] if reverse else parts:
+
+            def part(state: PyTree, begin: Array, tangents: PyTree, steps: int = steps) -> tuple[PyTree, PyTree]:
+                if finer and steps > finer[0]:
+                    return over(state, begin, tangents, steps, finer)
+                return run(state, jtu.tree_map(ft.partial(_take, begin, steps), constants, tangents), steps)
+
+            # Without barriers against common subexpressions: a scan is compiled apart from its gradient anyway.
+            kept = part if keep is None else jax.checkpoint(part, policy=keep, prevent_cse=False)
+
+            def body(state: PyTree, where: tuple[Array, PyTree], kept: Any = kept, steps: int = steps) -> Any:
+                state, ys = kept(state, *where)
+                if after is not None:
+                    after(num_steps - where[0] if reverse else where[0] + steps)
+                return state, ys
+
+            begins = start + first + steps * jnp.arange(count, dtype=jnp.int32)
+            cut = jtu.tree_map(lambda t, a=first, n=count, k=steps: _cut(t, a, n, k), tangents)
+            state, ys = jax.lax.scan(body, state, (begins, cut), reverse=reverse)
+            outs.append(jtu.tree_map(lambda y, n=count * steps: jnp.reshape(y, (n, *y.shape[2:])), ys))
+        ordered = outs[::-1] if reverse else outs
+        return state, ordered[0] if len(ordered) == 1 else jtu.tree_map(lambda *ys: jnp.concatenate(ys), *ordered)
+
+    sizes = (chunk,) if group is None else (group, chunk)
+    return over(state, 0, jtu.tree_map(_tangent_input, inputs), num_steps, sizes)
+
+
+def near_divisor(whole: int, target: int) -> int:
+    """The divisor of `whole` nearest to `target`, or `target` if none is within a factor of two."""
+    near = [size for size in range(max(target // 2, 1), 2 * target) if whole % size == 0]
+    return min(near, key=lambda size: abs(size - target), default=target)
 
 
 def step_by_step(
@@ -84,6 +123,40 @@ def step_by_step(
 
     state, ys = jax.lax.scan(step, state, (xs, keys), reverse=reverse, unroll=unroll)
     return ys, state
+
+
+# A part of the inputs is two things: its values, cut out of the whole, and zeros that carry its derivatives as an input
+# of the scan, whose cotangents are then stacked part by part (the gradient of a cut alone would add up arrays as long
+# as the whole). The zeros are never read: nothing is left of them in a compiled program.
+
+
+def _tangent_input(x: Array) -> Array:
+    return _tangent_of(x) if eqx.is_inexact_array(x) else jnp.zeros((x.shape[0], 0))
+
+
+@jax.custom_jvp
+def _tangent_of(x: Any) -> Any:
+    return jnp.zeros_like(x)
+
+
+@_tangent_of.defjvp
+def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    return _tangent_of(primals[0]), tangents[0]
+
+
+@jax.custom_jvp
+def _with_tangent(x: Any, tangent: Any) -> Any:
+    return x
+
+
+@_with_tangent.defjvp
+def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    return primals[0], tangents[1]
+
+
+def _take(start: Array, size: int, whole: Array, tangent: Array) -> Array:
+    part = jax.lax.dynamic_slice_in_dim(whole, start, size)
+    return _with_tangent(part, tangent) if eqx.is_inexact_array(whole) else part
 
 
 def _cut(x: Array, start: int, count: int, size: int) -> Array:

@@ -14,7 +14,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Key, PRNGKeyArray
 
 from ._cell import AbstractCell, Cell, State
-from ._chunks import scan_chunks
+from ._chunks import near_divisor, scan_chunks
 
 
 class AbstractScannable(AbstractCell[State]):
@@ -60,9 +60,11 @@ def scan(
     - `unroll`: steps per compiled loop iteration; default 1 on CPU and 8 on accelerators.
     - `chunk`: run so many steps at a time (the last chunk may be shorter): the unit of `checkpoint` and of `meter`.
       An `AbstractScannable` goes through each chunk by its own route.
-    - `checkpoint`: keep only the states between chunks for the gradient and compute the rest again, chunk by chunk:
-      memory in proportion to $T / \\mathrm{chunk} + \\mathrm{chunk}$ rather than $T$, for one more forward pass.
-      Without `chunk`, chunks of $\\lceil \\sqrt T \\rceil$ steps.
+    - `checkpoint`: keep only the states between chunks for the gradient and compute the rest again, chunk by chunk, for
+      one more forward pass. Of more than 64 chunks (without `meter`) only the states between groups of about
+      $\\sqrt{T / \\mathrm{chunk}}$ chunks are kept, for one more forward pass still. Beside what one chunk needs,
+      memory is then that of about 64 states at most up to 1024 chunks, and grows with $\\sqrt T$ beyond. Outputs are
+      stacked all the same: `Summed` adds them up instead. Without `chunk`, chunks of about $\\sqrt T$ steps.
     - `meter`: called on the host as `meter(steps_done, num_steps)` after every chunk; once for a whole `vmap`.
 
     **Returns:** the outputs stacked in time order, and the state after the last step. The same numbers for every
@@ -81,11 +83,11 @@ def scan(
     if meter is not None and chunk is None:
         raise ValueError("`meter` reports after every chunk: give `chunk`, the number of steps between two reports.")
     if checkpoint and chunk is None:
-        chunk = math.isqrt(max(num_steps - 1, 0)) + 1
+        chunk = near_divisor(num_steps, math.isqrt(max(num_steps - 1, 0)) + 1)
     state, static = _split_state(cell, xs, state, key)
     inputs = (xs, None if key is None else jr.split(key, num_steps))
     run = ft.partial(_run, cell, static, unroll=_default_unroll() if unroll is None else unroll, reverse=reverse)
-    if chunk is None:
+    if chunk is None or num_steps == 0:
         state, ys = run(state, inputs, num_steps)
     else:
         state, ys = _run_chunks(run, state, inputs, num_steps, reverse, chunk, checkpoint, meter)
@@ -102,20 +104,17 @@ def _run_chunks(
     checkpoint: bool,
     meter: Callable[[int, int], None] | None,
 ) -> tuple[Any, Any]:
-    """`run` on chunk after chunk, counting the steps for `meter`."""
-
-    def part(carry: tuple[Any, Array], inputs: tuple[Any, Any], size: int) -> tuple[Any, Any]:
-        state, done = carry
-        run_part = ft.partial(run, num_steps=size)
-        # Without CSE barriers: the body of a scan is compiled apart from its gradient anyway.
-        state, ys = (jax.checkpoint(run_part, prevent_cse=False) if checkpoint else run_part)(state, inputs)
-        if meter is not None:
-            jax.debug.callback(ft.partial(_report, meter, num_steps), done + size)
-        return (state, done + size), ys
-
-    start = (state, jnp.zeros((), jnp.int32))
-    (state, _), ys = scan_chunks(part, start, inputs, num_steps, chunk, reverse=reverse)
+    """`run` on chunk after chunk, reporting to `meter`."""
+    keep = jax.checkpoint_policies.nothing_saveable if checkpoint else None
+    num_chunks = num_steps // chunk
+    grouped = checkpoint and num_chunks > _MAX_STATES and meter is None
+    group = chunk * near_divisor(num_chunks, math.isqrt(num_chunks)) if grouped else None
+    after = None if meter is None else lambda done: jax.debug.callback(ft.partial(_report, meter, num_steps), done)
+    state, ys = scan_chunks(run, state, inputs, num_steps, chunk, reverse=reverse, keep=keep, group=group, after=after)
     return state, ys
+
+
+_MAX_STATES = 64
 
 
 def _run(
@@ -159,7 +158,7 @@ def _arrays(state: Any, static: Any) -> Any:
 def _promote(before: Any, after: Any) -> Any:
     if isinstance(before, (bool, int, float, complex)):
         if isinstance(after, jax.ShapeDtypeStruct):
-            return jnp.asarray(before, after.dtype)
+            return jnp.full(after.shape, before, after.dtype)
         if before != after:
             return jnp.asarray(before)
     return before

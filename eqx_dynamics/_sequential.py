@@ -1,21 +1,19 @@
 """Cells and stateless layers one after another."""
 
 import functools as ft
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.random as jr
 from jaxtyping import Array, Key, PRNGKeyArray
 
-from ._apply import apply_stateless
-from ._cell import AbstractCell
-from ._chunks import AbstractMembraneCell, in_chunks
-from ._scan import AbstractScannable, scan
+from ._chunks import AbstractMembraneCell, in_chunks, near_divisor
+from ._layers import Layer, check_states, init_layers, keep_membranes, scan_layer, split_keys, step_keys, step_layer
+from ._scan import AbstractScannable
 
 
-class Sequential(AbstractScannable[tuple[Any, ...]]):
+class Sequential(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[Any, ...]]):
     """Layers one after another; `scan` runs them layer by layer over the whole sequence, since nothing feeds back.
 
     A stateless layer is then one operation on many time steps (a Linear layer is one matrix product with time and batch
@@ -28,9 +26,9 @@ class Sequential(AbstractScannable[tuple[Any, ...]]):
         product. That is half the memory of keeping everything and a fifth less time (docs/spiking.md).
     """
 
-    layers: tuple[AbstractCell | Callable, ...]
+    layers: tuple[Layer, ...]
 
-    def __init__(self, layers: Sequence[AbstractCell | Callable]):
+    def __init__(self, layers: Sequence[Layer]):
         """**Arguments:**
 
         - `layers`: cells, and stateless layers: those of `eqx.nn` (Linear, Conv, pooling, norms, Dropout, MLP,
@@ -41,22 +39,16 @@ class Sequential(AbstractScannable[tuple[Any, ...]]):
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> tuple[Any, ...]:
         """One state per layer, None for stateless ones; `shape` is the batch."""
-        keys = _split(key, len(self.layers))
-        return tuple(
-            layer.init_state(shape, key=k) if isinstance(layer, AbstractCell) else None
-            for layer, k in zip(self.layers, keys, strict=True)
-        )
+        return init_layers(self.layers, shape, key)
 
     def __call__(
         self, x: Array, state: tuple[Any, ...], *, key: PRNGKeyArray | None = None
     ) -> tuple[Array, tuple[Any, ...]]:
         """One step through every layer: `x` of shape `(*batch, features)`."""
         new_state = []
-        for layer, layer_state, k in zip(self.layers, self._check(state), _split(key, len(self.layers)), strict=True):
-            if isinstance(layer, AbstractCell):
-                x, layer_state = layer(x, layer_state, key=k)
-            else:
-                x = apply_stateless(layer, x, k)
+        states = check_states(state, len(self.layers), "layers")
+        for layer, layer_state, k in zip(self.layers, states, split_keys(key, len(self.layers)), strict=True):
+            x, layer_state = step_layer(layer, x, layer_state, k)
             new_state.append(layer_state)
         return x, tuple(new_state)
 
@@ -70,9 +62,10 @@ class Sequential(AbstractScannable[tuple[Any, ...]]):
         reverse: bool,
     ) -> tuple[Array, tuple[Any, ...]]:
         """All steps, layer by layer; `key` is one key, or one a step when this network is a layer of another."""
-        keys = _step_keys(key, xs.shape[0], len(self.layers))
+        check_states(state, len(self.layers), "layers")
+        keys = step_keys(key, xs.shape[0], len(self.layers))
         run = ft.partial(self._layer_by_layer, unroll=unroll, reverse=reverse)
-        chunk = _chunk(xs.shape[0], self._check(state)) if self.keeps_membranes else None
+        chunk = _chunk(xs.shape[0], state) if self.keeps_membranes else None
         if chunk is None:
             return run(xs, state, keys)
         arrays, static = eqx.partition(state, eqx.is_array)
@@ -87,49 +80,16 @@ class Sequential(AbstractScannable[tuple[Any, ...]]):
     @property
     def keeps_membranes(self) -> bool:
         """Whether every cell does, and there is one."""
-        cells = [layer for layer in self.layers if isinstance(layer, AbstractCell)]
-        return bool(cells) and all(
-            isinstance(c, AbstractMembraneCell | Sequential) and c.keeps_membranes for c in cells
-        )
+        return keep_membranes(self.layers)
 
     def _layer_by_layer(
         self, xs: Array, state: tuple[Any, ...], keys: list[Key[Array, " time"] | None], *, unroll: int, reverse: bool
     ) -> tuple[Array, tuple[Any, ...]]:
         new_state = []
         for layer, layer_state, k in zip(self.layers, state, keys, strict=True):
-            if isinstance(layer, AbstractCell):
-                xs, layer_state = _scan_layer(layer, xs, layer_state, k, unroll, reverse)
-            else:
-                xs = apply_stateless(layer, xs, k)
+            xs, layer_state = scan_layer(layer, xs, layer_state, k, unroll=unroll, reverse=reverse)
             new_state.append(layer_state)
         return xs, tuple(new_state)
-
-    def _check(self, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(state) != len(self.layers):
-            raise ValueError(
-                f"`state` must have one entry for each of the {len(self.layers)} layers (None for stateless ones); got "
-                f"{len(state)}. Use `init_state`."
-            )
-        return state
-
-
-class _Keyed(eqx.Module):
-    """A cell that takes its key with its input."""
-
-    cell: AbstractCell
-
-    def __call__(self, x: tuple[Any, PRNGKeyArray], state: Any, *, key: PRNGKeyArray | None = None) -> tuple[Any, Any]:
-        return self.cell(x[0], state, key=x[1])
-
-
-def _scan_layer(
-    layer: AbstractCell, xs: Array, state: Any, keys: Key[Array, " time"] | None, unroll: int, reverse: bool
-) -> tuple[Array, Any]:
-    if keys is None:
-        return scan(layer, xs, state, unroll=unroll, reverse=reverse)
-    if isinstance(layer, AbstractScannable):
-        return layer.scan_over(xs, state, key=keys, unroll=unroll, reverse=reverse)
-    return scan(_Keyed(layer), (xs, keys), state, unroll=unroll, reverse=reverse)
 
 
 def _chunk(num_steps: int, state: Any) -> int | None:
@@ -138,23 +98,7 @@ def _chunk(num_steps: int, state: Any) -> int | None:
         return None
     elements = sum(leaf.size for leaf in jax.tree.leaves(state) if eqx.is_array(leaf))
     target = max(8, _CHUNK_ELEMENTS // max(elements, 1))
-    if num_steps < 2 * target:
-        return None
-    near = [size for size in range(target // 2, 2 * target) if num_steps % size == 0]
-    return min(near, key=lambda size: abs(size - target), default=target)
+    return None if num_steps < 2 * target else near_divisor(num_steps, target)
 
 
 _CHUNK_ELEMENTS = 330_000
-
-
-def _split(key: PRNGKeyArray | None, num: int) -> list[PRNGKeyArray | None]:
-    return [None] * num if key is None else list(jr.split(key, num))
-
-
-def _step_keys(key: Key[Array, "..."] | None, num_steps: int, num_layers: int) -> list[Key[Array, " time"] | None]:
-    """For each layer the keys that the step loop would give it."""
-    if key is None:
-        return [None] * num_layers
-    steps = jr.split(key, num_steps) if key.ndim == 0 else key
-    by_step = jax.vmap(lambda k: jr.split(k, num_layers))(steps)
-    return [by_step[:, layer] for layer in range(num_layers)]

@@ -108,10 +108,6 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         """True: besides the membrane a step is a few products and sums."""
         return True
 
-    @property
-    def _resets_silently(self) -> bool:
-        return self.reset.timing == "after_spike" and (self.reset.detach or isinstance(self.reset, NoReset))
-
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> LIFState:
         """The membrane at rest and everything else at zero, with `shape` as leading (batch) axes."""
         empty = zeros(shape, self.size)
@@ -184,34 +180,41 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         unroll: int,
         reverse: bool,
     ) -> tuple[Float[Array, "..."], LIFState]:
-        """All steps; without reset the membranes are an associative scan on accelerators, otherwise the loop."""
+        """All steps.
+
+        If no gradient passes through the spikes that reset, the loop only carries membranes, and the spikes and slopes
+        of all steps are one operation; without a reset the membranes are an associative scan on accelerators.
+        """
+        linear = isinstance(self.reset, NoReset)
+        detached = self.reset.timing == "after_spike" and (self.reset.detach or linear)
         drawn = isinstance(self.surrogate, AbstractStochasticSurrogate)
-        if drawn or self.adaptation is not None or self.refractory is not None or not self._resets_silently:
+        if not detached or drawn or self.adaptation is not None or self.refractory is not None:
             return step_by_step(self, xs, state, key=key, unroll=unroll, reverse=reverse)
-        check_input("LIFCell", xs[0], self.size, state.membrane)
-        if not (isinstance(self.reset, NoReset) and in_parallel()):
+        if linear and in_parallel():
+            check_input("LIFCell", xs[0], self.size, state.membrane)
+            membranes, current = leaky_membranes(
+                xs.astype(state.membrane.dtype),
+                state.membrane,
+                state.current,
+                tau_mem=self.tau_mem,
+                rest=self.rest,
+                decay=self.decay,
+                input_gain=self.input_gain,
+                synapse=self.synapse,
+                dt=self.dt,
+                reverse=reverse,
+            )
+            state = LIFState(membranes[0 if reverse else -1], current)
+        else:
+            state, membranes = jax.lax.scan(self._reset_silently, state, xs, reverse=reverse, unroll=unroll)
+        return out_dtype(xs, self.fire(LIFState(membranes))), state
 
-            def step(state: LIFState, x: Array) -> tuple[LIFState, Array]:
-                new = self.integrate(x.astype(state.membrane.dtype), state)
-                spikes = self.fire(jax.lax.stop_gradient(new))
-                return self.on_spike(new, spikes, self.threshold_of(new)), new.membrane
-
-            state, membranes = jax.lax.scan(step, state, xs, reverse=reverse, unroll=unroll)
-            return out_dtype(xs, self.fire(LIFState(membranes))), state
-        membranes, current = leaky_membranes(
-            xs.astype(state.membrane.dtype),
-            state.membrane,
-            state.current,
-            tau_mem=self.tau_mem,
-            rest=self.rest,
-            decay=self.decay,
-            input_gain=self.input_gain,
-            synapse=self.synapse,
-            dt=self.dt,
-            reverse=reverse,
-        )
-        spikes = self.fire(LIFState(membranes))
-        return out_dtype(xs, spikes), LIFState(membranes[0 if reverse else -1], current)
+    @jax.named_scope("eqx_dynamics.LIFCell")
+    def _reset_silently(self, state: LIFState, x: Array) -> tuple[LIFState, Array]:
+        """A step that puts out the membrane before its reset; the spikes that reset it are not differentiated."""
+        new = self.integrate(check_input("LIFCell", x, self.size, state.membrane), state)
+        spikes = self.fire(jax.lax.stop_gradient(new))
+        return self.on_spike(new, spikes, self.threshold_of(new)), new.membrane
 
     @classmethod
     def like_snntorch(

@@ -10,11 +10,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from .._apply import apply_stateless
 from .._cell import AbstractCell
 from .._chunks import AbstractMembraneCell
+from .._layers import (
+    Layer,
+    check_states,
+    init_layers,
+    keep_membranes,
+    scan_layer,
+    split_keys,
+    step_keys,
+    step_layer,
+)
 from .._scan import AbstractScannable
-from .._sequential import Sequential, _scan_layer, _split, _step_keys
 from ._neuron import as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
 from ._synapses import Input
@@ -29,7 +37,7 @@ class Residual(AbstractMembraneCell[Any], AbstractScannable[Any]):
     @property
     def keeps_membranes(self) -> bool:
         """As its cell."""
-        return _keeps(self.cell)
+        return keep_membranes([self.cell])
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> Any:
         """The cell's own state, with `shape` as leading (batch) axes."""
@@ -45,7 +53,7 @@ class Residual(AbstractMembraneCell[Any], AbstractScannable[Any]):
         self, xs: Array, state: Any, *, key: Key[Array, " time"] | None, unroll: int, reverse: bool
     ) -> tuple[Array, Any]:
         """All steps, by the cell's own route."""
-        ys, state = _scan_layer(self.cell, xs, state, key, unroll, reverse)
+        ys, state = scan_layer(self.cell, xs, state, key, unroll=unroll, reverse=reverse)
         return _shortcut(ys, xs), state
 
 
@@ -57,10 +65,10 @@ def add(outputs: Sequence[Array]) -> Array:
 class Parallel(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[Any, ...]]):
     """Branches side by side: each gets the same input, their outputs are merged."""
 
-    branches: tuple[AbstractCell | Callable, ...]
+    branches: tuple[Layer, ...]
     merge: Callable[[Sequence[Array]], Array]
 
-    def __init__(self, branches: Sequence[AbstractCell | Callable], merge: Callable[[Sequence[Array]], Array] = add):
+    def __init__(self, branches: Sequence[Layer], merge: Callable[[Sequence[Array]], Array] = add):
         """**Arguments:**
 
         - `branches`: cells, and stateless layers as in `Sequential`.
@@ -76,55 +84,32 @@ class Parallel(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[An
     @property
     def keeps_membranes(self) -> bool:
         """Whether every cell does, and there is one."""
-        cells = [branch for branch in self.branches if isinstance(branch, AbstractCell)]
-        return bool(cells) and all(_keeps(cell) for cell in cells)
+        return keep_membranes(self.branches)
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> tuple[Any, ...]:
         """One state per branch, None for stateless ones; `shape` is the batch."""
-        keys = _split(key, len(self.branches))
-        return tuple(
-            branch.init_state(shape, key=k) if isinstance(branch, AbstractCell) else None
-            for branch, k in zip(self.branches, keys, strict=True)
-        )
+        return init_layers(self.branches, shape, key)
 
     @jax.named_scope("eqx_dynamics.Parallel")
     def __call__(
         self, x: Array, state: tuple[Any, ...], *, key: PRNGKeyArray | None = None
     ) -> tuple[Array, tuple[Any, ...]]:
         """One step of every branch on the same `x`."""
-        outs, states = [], []
-        keys = _split(key, len(self.branches))
-        for branch, branch_state, k in zip(self.branches, self._check(state), keys, strict=True):
-            if isinstance(branch, AbstractCell):
-                y, branch_state = branch(x, branch_state, key=k)
-            else:
-                y = apply_stateless(branch, x, k)
-            outs.append(y)
-            states.append(branch_state)
-        return self.merge(outs), tuple(states)
+        state = check_states(state, len(self.branches), "branches")
+        keys = split_keys(key, len(self.branches))
+        return self._merged([step_layer(b, x, s, k) for b, s, k in zip(self.branches, state, keys, strict=True)])
 
     def scan_over(
         self, xs: Array, state: tuple[Any, ...], *, key: Key[Array, "..."] | None, unroll: int, reverse: bool
     ) -> tuple[Array, tuple[Any, ...]]:
         """All steps, branch by branch."""
-        outs, states = [], []
-        keys = _step_keys(key, xs.shape[0], len(self.branches))
-        for branch, branch_state, k in zip(self.branches, self._check(state), keys, strict=True):
-            if isinstance(branch, AbstractCell):
-                ys, branch_state = _scan_layer(branch, xs, branch_state, k, unroll, reverse)
-            else:
-                ys = apply_stateless(branch, xs, k)
-            outs.append(ys)
-            states.append(branch_state)
-        return self.merge(outs), tuple(states)
+        state = check_states(state, len(self.branches), "branches")
+        keys = step_keys(key, xs.shape[0], len(self.branches))
+        run = ft.partial(scan_layer, unroll=unroll, reverse=reverse)
+        return self._merged([run(b, xs, s, k) for b, s, k in zip(self.branches, state, keys, strict=True)])
 
-    def _check(self, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(state) != len(self.branches):
-            raise ValueError(
-                f"`state` must have one entry for each of the {len(self.branches)} branches (None for stateless ones); "
-                f"got {len(state)}. Use `init_state`."
-            )
-        return state
+    def _merged(self, done: list[tuple[Array, Any]]) -> tuple[Array, tuple[Any, ...]]:
+        return self.merge([y for y, _ in done]), tuple(state for _, state in done)
 
 
 class DelayState(eqx.Module):
@@ -224,10 +209,6 @@ class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
         newer = jnp.broadcast_to(time + self.steps - whole.astype(jnp.int32), (num_steps, *window.shape[1:]))
         taken = [jnp.take_along_axis(window, index, axis=0) for index in (newer, newer - 1)]
         return (1 - fraction) * taken[0] + fraction * taken[1]
-
-
-def _keeps(cell: AbstractCell) -> bool:
-    return isinstance(cell, AbstractMembraneCell | Sequential) and cell.keeps_membranes
 
 
 def _shortcut(y: Array, x: Array) -> Array:
