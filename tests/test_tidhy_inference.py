@@ -7,6 +7,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
 import pytest
+import scipy.optimize
 
 from eqx_dynamics import scan, tidhy
 
@@ -57,6 +58,59 @@ def test_every_solver_lowers_the_objective_and_reports(name, model, observations
     cell = tidhy.LatentInference(model, tidhy.Inference(SOLVERS[name]))
     zero = jax.vmap(lambda x, s: cell.problem(x, s)(s.last))(observations[:, 0], before)
     assert (solution.objective[:, 0] < zero).all()
+
+
+def one_sided_slopes(cell, x, before, latents, context):
+    """The gradient with every ReLU at its kink taken as off, and what each of those adds when it is on."""
+    problem, network = cell.problem(x, before), cell.model.hypernetwork
+
+    def outputs(context):
+        return network.mlp(network.squash(context))
+
+    def value(latents, context, is_on):
+        weights = jnp.where(is_on, outputs(context), 0.0)
+        return problem.temporal_weight * jnp.sum((latents - problem.columns @ weights) ** 2) + (
+            problem.prior_precision * jnp.sum((context - problem.prior_mean) ** 2) + problem.nll(latents)
+        )
+
+    z = outputs(context)
+    is_kink, is_on = jnp.abs(z) < 1e-6, z > 0
+    slope = lambda is_on: jnp.concatenate(jax.grad(value, (0, 1))(latents, context, is_on))  # noqa: E731
+    off = slope(is_on & ~is_kink)
+    added = jax.vmap(lambda one: slope((is_on & ~is_kink) | one) - off)(jnp.eye(len(z), dtype=bool) & is_kink[None])
+    return off, added
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", [jax.nn.softmax, jax.nn.relu], ids=["smooth", "kinked"])
+def test_reduced_gauss_newton_ends_at_a_stationary_point_also_on_kinks(activation, model):
+    """Zero is a gradient of the full objective, or between the one-sided ones where the solution sits on a kink."""
+    with jax.enable_x64(True):
+        x = jnp.cumsum(jr.normal(jr.key(1), (64, 2, 6), jnp.float64), axis=1) / 3
+        mlp = model.hypernetwork.mlp
+        other = tidhy.Hypernetwork(3, 3, 7, activation=activation, squash=jnp.tanh, key=jr.key(0))
+        wide = widen(eqx.tree_at(lambda m: m.hypernetwork, model, eqx.tree_at(lambda n: n.mlp, other, mlp)))
+        solver = tidhy.ReducedGaussNewton(5000, tolerance=0.0)
+        _, state = run(wide, x[:, :1], solver)
+        solution, _ = run(wide, x[:, 1:], solver, state=state)
+        cell = tidhy.LatentInference(wide, tidhy.Inference(solver))
+
+        def slopes(x, before, latents, context):
+            if activation is jax.nn.relu:
+                return one_sided_slopes(cell, x, before, latents, context)
+            slope = jax.grad(cell.problem(x, before).smooth)(tidhy.LatentState(latents, context))
+            return jnp.concatenate(jtu.tree_leaves(slope)), jnp.zeros((3, 7))
+
+        off, added = eqx.filter_jit(jax.vmap(slopes))(
+            x[:, 1], state, solution.latents[:, 0], solution.context_latents[:, 0]
+        )
+    distances = [
+        scipy.optimize.lsq_linear(a.T, -o, (0, 1), tol=1e-14).cost ** 0.5
+        for o, a in zip(np.asarray(off), np.asarray(added), strict=True)
+    ]
+    num_kinks = int((np.abs(added).max((1, 2)) > 0).sum())
+    assert max(distances) < (1e-3 if num_kinks else 1e-6)
+    assert (num_kinks > 10) == (activation is jax.nn.relu)  # else this shows nothing
 
 
 def test_latents_of_the_reduced_problem_are_the_closed_form(model, observations):
@@ -150,9 +204,11 @@ def test_masked_entries_and_padding_change_nothing(name, model, observations):
 
 
 def test_all_true_mask_is_no_mask(model, observations):
-    plain, _ = run(model, observations, tidhy.ReducedGaussNewton())
-    masked, _ = run(model, observations, tidhy.ReducedGaussNewton(), mask=jnp.ones((3, 7), bool))
-    np.testing.assert_allclose(masked.latents, plain.latents, rtol=1e-3, atol=1e-4)
+    with jax.enable_x64(True):
+        wide, x = widen(model), observations.astype(jnp.float64)
+        plain, _ = run(wide, x, tidhy.ReducedGaussNewton())
+        masked, _ = run(wide, x, tidhy.ReducedGaussNewton(), mask=jnp.ones((3, 7), bool))
+    np.testing.assert_allclose(masked.latents, plain.latents, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(

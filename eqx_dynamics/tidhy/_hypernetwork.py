@@ -89,18 +89,48 @@ class Hypernetwork(eqx.Module):
 
 
 class Linearization(eqx.Module):
-    r"""A hypernetwork near one context: $w(h + \delta) \approx$ `mixture + jacobian @ delta`."""
+    r"""A hypernetwork at one context: its pre-activations have the Jacobian $(T - p q^T) \mathrm{diag}(s)$."""
 
+    network: Hypernetwork
     outputs: Float[Array, " weights_and_gains"]
-    output_jacobian: Float[Array, "weights_and_gains context"]
     mixture: Float[Array, " weights_and_gains"]
-    jacobian: Float[Array, "weights_and_gains context"]
+    table: Float[Array, "weights_and_gains context"]
+    left: Float[Array, " weights_and_gains"]
+    right: Float[Array, " context"]
+    slope: Float[Array, " context"]
+
+    def output_jacobian(self) -> Float[Array, "weights_and_gains context"]:
+        """Of the pre-activations."""
+        return (self.table - self.left[:, None] * self.right[None, :]) * self.slope[None, :]
+
+    def pull(self, columns: Float[Array, "weights_and_gains rows"]) -> Float[Array, "rows context"]:
+        """Jacobian of `columns.T @ mixture`."""
+        _, vjp = jax.vjp(self.network.activate, self.outputs)
+        pulled = jax.vmap(lambda row: vjp(row)[0], 1, 1)(columns)
+        whole = small_product(pulled, self.table)
+        rest = small_product(pulled, self.left)
+        return (whole - rest[:, None] * self.right[None, :]) * self.slope[None, :]
+
+
+def small_product(
+    matrix: Float[Array, " inner rows"], other: Float[Array, " inner *columns"]
+) -> Float[Array, " rows *columns"]:
+    """`matrix.T @ other` as a sum of outer products, written out: one fused loop over a whole batch of them.
+
+    A batch of products this small is slower as calls, and as multiplications followed by a reduction (measured for 256
+    products of 8 by 8 matrices: 12, 14 and 5 microseconds).
+    """
+    if matrix.shape[0] > 32:
+        return matrix.T @ other
+    shape = (-1, *(1,) * (other.ndim - 1))
+    terms = [jnp.reshape(row, shape) * other[n][None] for n, row in enumerate(matrix)]
+    return sum(terms[1:], terms[0])
 
 
 class Linearizer(eqx.Module):
     r"""Value and Jacobian of a `Hypernetwork`, for parameters that stay the same over very many contexts.
 
-    With $W_1$ and $b_1$ centred over hidden units, $c = W_1 s(h) + b_1$, $\nu = 1 / \sqrt{\mathrm{mean}(c^2) + \epsilon}$,
+    With $W_1$ and $b_1$ centred over hidden units, $c = W_1 s(h) + b_1$, $\nu = (\mathrm{mean}(c^2) + \epsilon)^{-1/2}$,
     $n = \nu c$ and $d = \nu \gamma \odot \mathrm{ELU}'(\gamma \odot n + \beta)$, the pre-activations have the
     Jacobian $(W_3 \mathrm{diag}(d) W_1 - W_3 (d \odot n) (W_1^T n)^T / K)\, \mathrm{diag}(s'(h))$. The first product is
     $d$ times a table that depends on parameters only: one matrix product for all contexts, where differentiating
@@ -127,9 +157,9 @@ class Linearizer(eqx.Module):
         """The linearization at one context."""
         network, (norm, third) = self.network, (self.network.mlp.norm, self.network.mlp.third)
         assert norm.weight is not None and norm.bias is not None and third.bias is not None
-        squashed, slope = context_latents, None
+        squashed, slope = context_latents, jnp.ones_like(context_latents)
         if network.squash is not None:
-            squashed, slope = jax.jvp(network.squash, (context_latents,), (jnp.ones_like(context_latents),))
+            squashed, slope = jax.jvp(network.squash, (context_latents,), (slope,))
         centered = self.weight @ squashed + self.bias
         inverse = jax.lax.rsqrt(jnp.mean(centered**2) + norm.eps)
         normed = inverse * centered
@@ -137,14 +167,12 @@ class Linearizer(eqx.Module):
         hidden = jax.nn.elu(scaled)
         gain = inverse * norm.weight * jnp.where(scaled > 0, 1.0, hidden + 1.0)
         outputs = third.weight @ hidden + third.bias
-        jacobian = jnp.reshape(gain @ self.table, (outputs.shape[0], -1))
-        along = (third.weight @ (gain * normed)) / normed.shape[0]
-        jacobian = jacobian - along[:, None] * (normed @ self.weight)[None, :]
-        if slope is not None:
-            jacobian = jacobian * slope[None, :]
-
-        def push(tangent: Float[Array, " weights_and_gains"]) -> tuple[Array, Array]:
-            return jax.jvp(network.activate, (outputs,), (tangent,))
-
-        mixture, activated = jax.vmap(push, in_axes=1, out_axes=(None, 1))(jacobian)
-        return Linearization(outputs, jacobian, mixture, activated)
+        return Linearization(
+            network,
+            outputs,
+            network.activate(outputs),
+            table=jnp.reshape(gain @ self.table, (outputs.shape[0], -1)),
+            left=third.weight @ (gain * normed) / normed.shape[0],
+            right=normed @ self.weight,
+            slope=slope,
+        )
