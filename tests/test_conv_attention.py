@@ -115,8 +115,11 @@ def test_flow_turns_the_edges_round(make, getkey):
     key = getkey()
     forward, backward = make(5, 4, 2, key=key), make(5, 4, 2, flow="target_to_source", key=key)
     turned = EDGES[::-1].copy()
-    np.testing.assert_allclose(backward(X, EDGES), forward(X, turned), atol=1e-6)
-    np.testing.assert_allclose(backward(X, LAYOUT), forward(X, turned), atol=1e-6)
+    want, turned_weights = forward(X, turned, return_attention_weights=True)
+    np.testing.assert_allclose(backward(X, EDGES), want, atol=1e-6)
+    out, weights = backward(X, LAYOUT, return_attention_weights=True)
+    np.testing.assert_allclose(out, want, atol=1e-6)
+    np.testing.assert_array_equal(weights.edge_index, turned_weights.edge_index[::-1])  # as the caller gave them
 
 
 def test_agnn_weights_neighbours_by_cosine():

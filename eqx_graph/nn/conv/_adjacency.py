@@ -135,7 +135,8 @@ def gcn_norm(
     ??? cite "Reference"
         Kipf and Welling, Semi-Supervised Classification with Graph Convolutional Networks, ICLR 2017, eq. 2.
         Deviations from PyTorch Geometric 2.8: `improved=True` is honoured without edge weights too (PyG gives such
-        self-loops weight 1); gradients are finite and outputs zero where a degree is zero or negative (PyG: NaN).
+        self-loops weight 1); gradients are finite and outputs zero where a degree is zero or negative (PyG: NaN); of
+        several self-loops at a node, only the one that counts gets a gradient (PyG: all of them).
     """
     num_nodes = resolve_num_nodes(edge_index, num_nodes)
     plain = as_adjacency(edge_index, edge_weight, num_nodes=num_nodes, flow=flow)

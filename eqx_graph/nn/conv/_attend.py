@@ -51,9 +51,10 @@ class Attended(NamedTuple):
     softmax: tuple[Array, Array | None]  # weights of edges and of self-loops
     dropped: tuple[Array, Array | None]  # the same after dropout
 
-    def weights(self, alpha: tuple[Array, Array | None]) -> AttentionWeights:
-        """`softmax` or `dropped` in the caller's order."""
+    def weights(self, alpha: tuple[Array, Array | None], flow: Flow) -> AttentionWeights:
+        """`softmax` or `dropped` in the caller's order, beside the edges as the caller gave them."""
         edge_index, on_edges = self.edges.to_array(), self.edges.restore(alpha[0])
+        edge_index = edge_index if flow == "source_to_target" else edge_index[::-1]
         if alpha[1] is None:
             return AttentionWeights(edge_index, on_edges)
         num_loops = alpha[1].shape[0]

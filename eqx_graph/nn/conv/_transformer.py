@@ -163,7 +163,7 @@ class TransformerConv(eqx.Module):
             else:
                 beta = jax.nn.sigmoid(project(self.lin_beta, jnp.concatenate([out, root, out - root], axis=-1)))
                 out = beta * root + (1.0 - beta) * out
-        return (out, attended.weights(attended.softmax)) if return_attention_weights else out
+        return (out, attended.weights(attended.softmax, self.flow)) if return_attention_weights else out
 
     def _edge_weight(self) -> Float[Array, "heads channels edge_dim"]:
         assert self.lin_edge is not None
