@@ -136,7 +136,7 @@ def test_the_host_goes_on_while_the_device_computes():
     run = Runner(step, start(step))
     for wait in (True, False):  # compiled by the first
         outcome = run(stack(batches()[:2]))
-        assert wait or not outcome.metrics["loss"].is_ready()
+        assert wait or not outcome.metrics["loss"].is_ready()  # pyright: ignore[reportAttributeAccessIssue]
         jax.block_until_ready(outcome)
 
 

@@ -2,7 +2,8 @@
 
 Corrections: `jax.random.PRNGKey` gives untyped keys, `jax.random.key` is the form to use. `jnp.where(mask)` and boolean
 masks have data-dependent shapes and fail under jit unless `size=` is given. `x.reshape` replaces torch's `view`;
-nothing is in place, so torch's trailing underscore has no counterpart.
+nothing is in place, so torch's trailing underscore has no counterpart. `lax` is stricter than `jnp`, not faster:
+compiled they are one. The last rows, control flow and several devices, are the scripts before and after this one.
 """
 
 # slow: compiles several programs
@@ -35,6 +36,15 @@ def main() -> None:
         "clip": (np.clip(x, 1.0, 4.0), jnp.clip(a, 1.0, 4.0)),
         "gather": (x[np.array([0, 1]), np.array([1, 2])], a[jnp.array([0, 1]), jnp.array([1, 2])]),
         "sort": (np.sort(x, axis=0), jnp.sort(a, axis=0)),
+        "squeeze": (np.squeeze(x[:, None]), jnp.squeeze(a[:, None])),
+        "newaxis": (x[:, np.newaxis], a[:, jnp.newaxis]),
+        "add": (np.add(x, x), jax.lax.add(a, a)),  # `lax` under `jnp`: no promotion, no broadcasting, the same program
+        "dot": (np.dot(x, x.T), jax.lax.dot(a, a.T)),
+        "mean": (np.mean(x), jnp.mean(a)),
+        "where": (np.where(x > 2.5), jnp.where(a > 2.5)),  # outside jit only
+        "argsort": (np.argsort(x), jnp.argsort(a)),
+        "inv": (np.linalg.inv(square := x @ x.T), jnp.linalg.inv(square)),
+        "eig": (np.sort(np.linalg.eig(square)[0]), jnp.sort(jnp.linalg.eig(square)[0].real)),
         "norm": (np.linalg.norm(x), jnp.linalg.norm(a)),
         "solve": (np.linalg.solve(x @ x.T, x), jnp.linalg.solve(a @ a.T, a)),
         "mask": (x[x > 2.5], a[a > 2.5]),  # outside jit only
@@ -64,6 +74,8 @@ def main() -> None:
         loss, -np.log([np.exp(3) / np.exp(x[0]).sum(), np.exp(5) / np.exp(x[1]).sum()]).mean(), rtol=1e-5
     )
     np.testing.assert_allclose(jax.nn.softmax(a, axis=-1).sum(-1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(jax.nn.relu(a - 2), np.maximum(x - 2, 0))
+    assert jax.device_put(a, jax.devices("cpu")[0]).device.platform == "cpu"  # x.to(device)
 
     key, subkey = jr.split(jr.key(42))
     assert jr.normal(subkey, (3, 3)).shape == (3, 3) and key.dtype == jr.key(0).dtype

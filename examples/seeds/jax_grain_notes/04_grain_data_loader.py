@@ -1,14 +1,20 @@
 """Grain's DataLoader: a source, a sampler, transformations; executed, with today's names.
 
 In the notes `grain.IndexSampler` and `grain.ShardOptions` are old names (now `grain.samplers.*` and
-`grain.sharding.*`), and the flat-map example stands under Filter; a `FlatMapTransform` also needs `max_fan_out`. Build
-new pipelines on the Dataset API (next script): a DataLoader gives a different stream for every number of workers.
+`grain.sharding.*`), `ArrayRecord` is `grain.sources.ArrayRecordDataSource`, and Parquet is an iterable data set
+(`grain.experimental.ParquetIterDataset`, needs pyarrow), no source. The flat-map example stands under Filter; a
+`FlatMapTransform` also needs `max_fan_out`. Build new pipelines on the Dataset API (next script): a DataLoader gives a
+different stream for every number of workers.
 """
 
+import os
+import pickle
+import tempfile
 from typing import Any
 
 import grain
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
 
 
 class Words:
@@ -24,6 +30,53 @@ class Words:
 
     def __repr__(self) -> str:
         return "Words()"
+
+
+class Lines:
+    """A custom source on a file: its handle is not pickled (each worker opens its own), and `with` closes it."""
+
+    def __init__(self, path: str):
+        self.path, self.file = path, None
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> str:
+        self.file = self.file or open(self.path)  # noqa: SIM115  (closed by `__exit__`)
+        self.file.seek(0)
+        return self.file.read().split("\n")[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "file": None}
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def read_sources(folder: str) -> None:
+    """A file of one's own, and an ArrayRecord."""
+    path = os.path.join(folder, "lines.txt")
+    with open(path, "w") as file:
+        file.write("one\ntwo\nthree")
+    with Lines(path) as lines:
+        assert lines[2] == "three"
+        copy = pickle.loads(pickle.dumps(lines))  # what happens on the way to a worker
+        with copy:
+            assert copy.file is None and copy[0] == "one"
+    assert lines.file is copy.file is None
+
+    path = os.path.join(folder, "data.arrayrecord")
+    writer = ArrayRecordWriter(path, "group_size:1")
+    for number in range(3):
+        writer.write(bytes([number]))
+    writer.close()
+    with grain.sources.ArrayRecordDataSource(path) as records:
+        assert [records[n] for n in range(len(records))] == [b"\0", b"\1", b"\2"]
 
 
 class Split(grain.experimental.FlatMapTransform):
@@ -61,6 +114,8 @@ def make_loader(operations: list[Any], num_epochs: int) -> grain.DataLoader:
 
 
 def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        read_sources(folder)
     whole = list(make_loader([], num_epochs=2))
     assert sorted(whole[:5]) == sorted(whole[5:]) == sorted(Words.texts)  # every record once an epoch
     assert whole == list(make_loader([], num_epochs=2))  # deterministic
