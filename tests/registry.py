@@ -87,6 +87,17 @@ class Cell(NamedTuple):
     shape: tuple[int, ...] = (3,)
     scale: float = 2.0
     smooth: bool = False  # True where the derivative is the function's own, not a surrogate's
+    slow: bool = False  # True where compiling the laws takes more than a few seconds
+
+
+def _spikes(x: jax.Array) -> jax.Array:
+    """Spikes for synapses that accept nothing else."""
+    return (x > 0).astype(x.dtype)
+
+
+def _dale(key: PRNGKeyArray) -> snn.DenseConnection:
+    weight = snn.Dale(jax.random.normal(key, (3, 3)), jnp.array([1, -1, 1]))
+    return snn.DenseConnection(snn.Masked(weight, jnp.array([[True, False, True]] * 3)), jnp.ones(3))
 
 
 def _linear(key: PRNGKeyArray, out_features: int = 3) -> dyn.PerSample:
@@ -114,9 +125,42 @@ CELLS: dict[str, Cell] = {
     "Recurrent": Cell(lambda key: snn.Recurrent(snn.LIFCell(3), _linear(key))),
     "AdExCell": Cell(lambda key: snn.AdExCell(3), scale=50.0),
     "IzhikevichCell": Cell(lambda key: snn.IzhikevichCell(3), scale=20.0),
-    "HodgkinHuxleyCell": Cell(lambda key: snn.HodgkinHuxleyCell(3), scale=20.0),
+    "HodgkinHuxleyCell": Cell(lambda key: snn.HodgkinHuxleyCell(3), scale=20.0, slow=True),
+    "MorrisLecarCell": Cell(lambda key: snn.MorrisLecarCell(3), scale=50.0, slow=True),
+    "FitzHughNagumoCell": Cell(lambda key: snn.FitzHughNagumoCell(3), slow=True),
+    "QIFCell": Cell(lambda key: snn.QIFCell(3), scale=50.0, slow=True),
+    "GIFCell": Cell(lambda key: snn.GIFCell(3), scale=5.0, slow=True),
+    "AlphaCell": Cell(lambda key: snn.AlphaCell(3), slow=True),
     "ResonateAndFireCell": Cell(lambda key: snn.ResonateAndFireCell(3)),
     "Sequential": Cell(
         lambda key: dyn.Sequential([_linear(key, 4), snn.LIFCell(4), jax.nn.relu, snn.LICell(4)]),
     ),
+    "Parallel-synapses": Cell(
+        lambda key: dyn.Sequential(
+            [
+                snn.Parallel([snn.ExponentialSynapse(3), snn.DualExponentialSynapse(3), snn.AlphaSynapse(3)]),
+                snn.DenseConnection(jax.random.normal(key, (3, 3))),
+            ]
+        ),
+        smooth=True,
+    ),
+    "Parallel-kinetic": Cell(
+        lambda key: dyn.Sequential(
+            [
+                _spikes,
+                snn.Parallel(
+                    [snn.KineticSynapse.ampa(3), snn.NMDASynapse(3), snn.STPSynapse(3), snn.STDSynapse(3)],
+                ),
+            ]
+        ),
+    ),
+    "Residual-Delay": Cell(
+        lambda key: snn.Residual(snn.Delay(3, jnp.array([0.4, 1.3, 2.6]), max_delay=3.0)), smooth=True
+    ),
+    "Recurrent-sparse": Cell(
+        lambda key: snn.Recurrent(
+            snn.LIFCell(3), snn.SparseConnection.fixed_probability(3, 3, 0.5, jnp.ones((3, 1)), key=key)
+        ),
+    ),
+    "Sequential-dale": Cell(lambda key: dyn.Sequential([_dale(key), snn.LICell(3)]), smooth=True),
 }

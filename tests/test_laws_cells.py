@@ -16,7 +16,9 @@ from registry import CELLS, Cell
 
 NUM_STEPS, BATCH = 4, 2
 pytestmark = pytest.mark.usefixtures("light_compilation")
-everywhere = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+everywhere = pytest.mark.parametrize(
+    "cell", [pytest.param(c, marks=[pytest.mark.slow] * c.slow) for c in CELLS.values()], ids=CELLS
+)
 
 
 def _make(cell: Cell) -> Any:

@@ -16,6 +16,9 @@ from eqx_dynamics.spiking._connections import value_of
 pytestmark = pytest.mark.usefixtures("light_compilation")
 
 
+KEY = jr.key(5)
+
+
 def _matrix(seed: int, shape: tuple[int, int], density: float = 0.3) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.where(rng.random(shape) < density, rng.normal(size=shape), 0).astype(np.float32)
@@ -69,6 +72,11 @@ def test_fixed_probability_draws_each_pair_with_that_probability() -> None:
     for axis in (0, 1):  # Row and column sums are binomial, too.
         counts = (dense > 0).sum(axis)
         assert 0.7 < counts.var() / (299 * 0.1 * 0.9) < 1.4
+    trimmed = layer.trimmed()
+    assert trimmed.targets.shape[1] == (dense > 0).sum(0).max() < layer.targets.shape[1]
+    assert np.array_equal(trimmed.to_dense(), dense)
+    each = eqx.tree_at(lambda m: m.weight, layer, jr.normal(KEY, layer.targets.shape))
+    np.testing.assert_array_equal(each.trimmed().to_dense(), each.to_dense())
     everyone = snn.SparseConnection.fixed_probability(3, 4, 1.0, key=jr.key(1))
     assert np.array_equal(everyone.to_dense(), np.ones((4, 3)))
 
@@ -131,6 +139,10 @@ def test_bad_connections_are_named() -> None:
         snn.SparseConnection.fixed_probability(2, 2, 0.0, key=jr.key(0))
     with pytest.raises(ValueError, match="`autapses=False` needs as many receivers"):
         snn.SparseConnection.fixed_probability(2, 3, 0.5, autapses=False, key=jr.key(0))
+    with pytest.raises(ValueError, match="`trimmed` chooses a size by looking at numbers"):
+        eqx.filter_jit(lambda m: m.trimmed())(snn.SparseConnection(targets, 1.0, 3))
+    with pytest.raises(ValueError, match="`weight` must be an array, or one number per sender, to be trimmed"):
+        snn.SparseConnection(targets, snn.Frozen(jnp.ones((2, 3))), 3).trimmed()
     with pytest.raises(ValueError, match="`pointers` must rise from 0 to the 1 synapses"):
         snn.SparseConnection.from_csr(np.array([0, 2]), np.array([0]), np.array([1.0]), 2)
     with pytest.raises(ValueError, match=r"`mask` must have the shape \(2, 2\)"):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._apply import apply_stateless
 from .._chunks import AbstractMembraneCell
-from ._neuron import AbstractNeuron, zeros
+from ._neuron import AbstractNeuron, check_input, zeros
 
 
 class RecurrentState(eqx.Module):
@@ -60,6 +60,7 @@ class Recurrent(AbstractMembraneCell[RecurrentState]):
         self, x: Float[Array, "..."], state: RecurrentState, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "..."], RecurrentState]:
         """One step: input `(*batch, *size)` to spikes of the same shape."""
+        check_input("Recurrent", x, self.cell.size, state.spikes)
         feedback = apply_stateless(self.weight, self.fed_back(state).astype(x.dtype), None)
         out, cell_state = self.cell(x + feedback, state.cell, key=key)
         return out, RecurrentState(cell_state, out.astype(state.spikes.dtype))

@@ -82,8 +82,9 @@ class SparseConnection(eqx.Module):
     ) -> "SparseConnection":
         """Each pair is connected with the same probability, independently of the others.
 
-        The gaps between the receivers of a sender are drawn, so time and memory follow the number of synapses. (A row
-        has room for six standard deviations above the mean number of synapses.)
+        The gaps between the receivers of a sender are drawn, so time and memory follow the number of synapses. A row
+        has room for six standard deviations above their mean number, whatever the key; `trimmed()` gives back what no
+        row uses.
 
         **Arguments:**
 
@@ -114,9 +115,7 @@ class SparseConnection(eqx.Module):
             skipped = positions >= jnp.arange(in_features, dtype=jnp.int32)[:, None]
             positions = positions + skipped.astype(jnp.int32)
         targets = jnp.where(exists, positions, out_features).astype(jnp.int32)
-        known = concrete(targets)
-        longest = degree if known is None else max(1, int((known < out_features).sum(1).max(initial=0)))
-        return cls(targets[:, :longest], weight, out_features)
+        return cls(targets, weight, out_features)
 
     @classmethod
     def from_csr(
@@ -151,6 +150,27 @@ class SparseConnection(eqx.Module):
         senders, receivers = np.nonzero(rows)
         pointers = np.concatenate([[0], np.cumsum(np.bincount(senders, minlength=rows.shape[0]))])
         return cls.from_csr(pointers, receivers, rows[senders, receivers], rows.shape[1])
+
+    def trimmed(self) -> "SparseConnection":
+        """Without the slots that no row uses: a step costs less. On the host.
+
+        **Raises:** `ValueError` under a transformation, where sizes cannot depend on numbers.
+        """
+        known = concrete(self.targets)
+        if known is None:
+            raise ValueError("`trimmed` chooses a size by looking at numbers: call it outside `jit` and `vmap`.")
+        exists = known < self.out_features
+        first = np.argsort(~exists, axis=1, kind="stable")[:, : max(1, int(exists.sum(1).max()))]
+        weight = value_of(self.weight)
+        if weight.ndim == 2 and weight.shape[1] > 1:
+            if not isinstance(self.weight, jax.Array):
+                raise ValueError("`weight` must be an array, or one number per sender, to be trimmed.")
+            return SparseConnection(
+                jnp.take_along_axis(self.targets, first, axis=1),
+                jnp.take_along_axis(self.weight, first, axis=1),
+                self.out_features,
+            )
+        return SparseConnection(jnp.take_along_axis(self.targets, first, axis=1), self.weight, self.out_features)
 
     def to_dense(self) -> Float[Array, "receivers senders"]:
         """The matrix, laid out as `eqx.nn.Linear`'s."""
