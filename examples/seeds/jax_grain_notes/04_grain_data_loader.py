@@ -75,8 +75,8 @@ def read_sources(folder: str) -> None:
     for number in range(3):
         writer.write(bytes([number]))
     writer.close()
-    with grain.sources.ArrayRecordDataSource(path) as records:
-        assert [records[n] for n in range(len(records))] == [b"\0", b"\1", b"\2"]
+    records = grain.sources.ArrayRecordDataSource(path)
+    assert [records[n] for n in range(len(records))] == [b"\0", b"\1", b"\2"]
 
 
 class Split(grain.experimental.FlatMapTransform):

@@ -25,9 +25,8 @@ def main() -> None:
 
     # Compiled once for all values; pure, so `vmap` and `grad` apply (several devices: `04_devices.py`).
     batched = eqx.filter_jit(jax.vmap(predict, in_axes=(None, 0)))
-    for seed in range(3):
-        out = batched(jnp.ones(3), jr.normal(jr.key(seed), (6, 4)))
-    assert out.shape == (6, 4) and len(traced) == 1
+    outs = [batched(jnp.ones(3), jr.normal(jr.key(seed), (6, 4))) for seed in range(3)]
+    assert outs[0].shape == (6, 4) and len(traced) == 1
     assert jax.grad(lambda w: predict(w, jnp.ones(4)).sum())(jnp.ones(3)).shape == (3,)
 
     # Memory: an update is a new array, unless the old one is given up.
