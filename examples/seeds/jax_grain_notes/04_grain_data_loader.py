@@ -75,7 +75,7 @@ def read_sources(folder: str) -> None:
     for number in range(3):
         writer.write(bytes([number]))
     writer.close()
-    records = grain.sources.ArrayRecordDataSource(path)
+    records: Any = grain.sources.ArrayRecordDataSource(path)
     assert [records[n] for n in range(len(records))] == [b"\0", b"\1", b"\2"]
 
 
