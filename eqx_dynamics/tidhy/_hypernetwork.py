@@ -130,7 +130,7 @@ def small_product(
 class Linearizer(eqx.Module):
     r"""Value and Jacobian of a `Hypernetwork`, for parameters that stay the same over very many contexts.
 
-    With $W_1$ and $b_1$ centred over hidden units, $c = W_1 s(h) + b_1$, $\nu = (\mathrm{mean}(c^2) + \epsilon)^{-1/2}$,
+    With $W_1$, $b_1$ centred over hidden units, $c = W_1 s(h) + b_1$, $\nu = (\mathrm{mean}(c^2) + \epsilon)^{-1/2}$,
     $n = \nu c$ and $d = \nu \gamma \odot \mathrm{ELU}'(\gamma \odot n + \beta)$, the pre-activations have the
     Jacobian $(W_3 \mathrm{diag}(d) W_1 - W_3 (d \odot n) (W_1^T n)^T / K)\, \mathrm{diag}(s'(h))$. The first product is
     $d$ times a table that depends on parameters only: one matrix product for all contexts, where differentiating

@@ -19,21 +19,25 @@ def initialize(
     *,
     segment_length: int = 40,
     ridge: float = 1.0,
+    num_rounds: int = 30,
+    num_restarts: int = 5,
     key: PRNGKeyArray,
 ) -> TiDHy:
     r"""The same model, started near the data instead of at random.
 
     The decoder becomes the first principal axes, with one scale so that latents have unit variance on average. Each
-    component becomes the least-squares transition of one random segment, drawn towards that of all the data by `ridge`,
-    and divided by the sum of the mixture weights at a context of zero: the components then differ as the recording
-    does, and the first prediction is that of a linear model. From a random start the first updates push mixture weights
-    into saturation.
+    component starts as the least-squares transition of one random segment, drawn towards that of all the data by `ridge`;
+    then, in rounds, every time step goes to the component that predicts it best and every component is fitted to its
+    time steps (clusterwise regression, Späth, Computing 22, 1979). The best of several restarts is divided by the sum
+    of the mixture weights at a context of zero. From a random start the first updates push mixture weights into
+    saturation; from segments alone, few components end up in use.
 
     **Arguments:**
 
     - `observations`: complete recordings, in the units that the model will be trained in.
     - `segment_length`: time steps per segment, about as long as a regime lasts.
     - `ridge`: weight of the global fit, in time steps of evidence.
+    - `num_rounds`: of assigning and fitting; zero leaves the segments' fits. `num_restarts`: from other segments.
 
     **Raises:** `ValueError` unless the decoder is linear, the likelihood Gaussian, the transition full-rank, the
     recordings are longer than a segment and no channel is constant.
@@ -75,10 +79,18 @@ def initialize(
         after = jax.lax.dynamic_slice(targets, corner, (1, segment_length, model.latent_size))[0]
         return _fit(part, after, everything, ridge)
 
-    sequence_key, start_key = jr.split(key)
-    sequences = jr.randint(sequence_key, (model.num_components,), 0, num_sequences)
-    starts = jr.randint(start_key, (model.num_components,), 0, time - segment_length)
-    fits = jax.vmap(segment)(sequences, starts)
+    steps = jnp.reshape(inputs, (-1, width)), jnp.reshape(targets, (-1, model.latent_size))
+
+    def restart(key: PRNGKeyArray) -> tuple[Float[Array, ""], Float[Array, "components in out"]]:
+        sequence_key, start_key = jr.split(key)
+        sequences = jr.randint(sequence_key, (model.num_components,), 0, num_sequences)
+        starts = jr.randint(start_key, (model.num_components,), 0, time - segment_length)
+        fits = jax.vmap(segment)(sequences, starts)
+        fits = jax.lax.fori_loop(0, num_rounds, lambda _, fits: _refit(fits, *steps, everything, ridge), fits)
+        return jnp.sum(jnp.min(_errors(fits, *steps), axis=0)), fits
+
+    errors, fits = jax.lax.map(restart, jr.split(key, num_restarts))
+    fits = fits[jnp.argmin(errors)]
     total = jnp.sum(model.mixture(jnp.zeros(model.context_size, model.dtype))[: model.num_components])
     fits = fits / jnp.maximum(total, 0.1)
 
@@ -90,6 +102,30 @@ def initialize(
     if transition.offsets is None:
         return model
     return eqx.tree_at(lambda m: m.transition.offsets, model, fits[:, -1])
+
+
+def _errors(
+    fits: Float[Array, "components in out"], inputs: Float[Array, "steps in"], targets: Float[Array, "steps out"]
+) -> Float[Array, "components steps"]:
+    """Squared error of every component's prediction."""
+    return jax.vmap(lambda fit: jnp.sum((targets - inputs @ fit) ** 2, axis=-1))(fits)
+
+
+def _refit(
+    fits: Float[Array, "components in out"],
+    inputs: Float[Array, "steps in"],
+    targets: Float[Array, "steps out"],
+    center: Float[Array, "in out"],
+    ridge: float,
+) -> Float[Array, "components in out"]:
+    """Each component fitted to the steps that it predicts best, drawn towards `center`."""
+    owner = jnp.argmin(_errors(fits, inputs, targets), axis=0)
+
+    def refit(component: Int[Array, ""]) -> Float[Array, "in out"]:
+        own = jnp.where((owner == component)[:, None], inputs, 0.0)
+        return _fit(own, targets, center, ridge)
+
+    return jax.vmap(refit)(jnp.arange(fits.shape[0]))
 
 
 def check_channels(observations: Float[Array, "*axes observations"]) -> None:

@@ -124,7 +124,7 @@ class ReducedGaussNewton(AbstractIterativeSolver):
         scale = jnp.abs(point.value) + problem.prepared.scale
         is_settled = jnp.abs(point.value - new.value) < self.tolerance * scale
         is_free = jnp.ones((), bool) if hold is None else ~jnp.any(hold)
-        if hold is not None:
+        if hold is not None and new.outputs is not None and point.outputs is not None:
             crossed = (new.outputs > 0) != (point.outputs > 0)
             # A free step that fails across kinks is tried again along them; then only is the damping to blame.
             hold = crossed & is_free & ~is_better
