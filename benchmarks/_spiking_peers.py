@@ -1,5 +1,6 @@
 """The spiking step of `spiking.py` in other libraries; each needs its own package."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,21 @@ def _cross_entropy(logits: Any, y: np.ndarray) -> Any:
     from spiking import cross_entropy
 
     return cross_entropy(logits, y)
+
+
+def _saved_mb(run: Callable) -> float:
+    """What torch's autograd keeps for the backward pass, MB: each storage once."""
+    import torch
+
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Any) -> Any:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return round(sum(sizes.values()) / 2**20, 1)
 
 
 def spyx(problem: Any, recurrent: bool) -> Any:
@@ -138,7 +154,10 @@ def brainstate(problem: Any, recurrent: bool) -> Any:
         return _cross_entropy(out.mean(0), problem.y)
 
     step = bs.transform.jit(lambda x: bs.transform.grad(loss, weights, return_value=True)(x))
-    return _variant(lambda: jax.block_until_ready(step(x)))
+    start = time.perf_counter()
+    memory = step.compile(x).memory_analysis().temp_size_in_bytes / 2**20
+    facts = {"temp_mb": round(memory, 1), "compile_s": round(time.perf_counter() - start, 2)}
+    return _variant(lambda: jax.block_until_ready(step(x)), **facts)
 
 
 def snntorch(problem: Any, recurrent: bool) -> Any:
@@ -168,7 +187,7 @@ def snntorch(problem: Any, recurrent: bool) -> Any:
         loss.backward()
         return loss.item()
 
-    return _variant(run, loss=round(run(), 5))
+    return _variant(run, loss=round(run(), 5), saved_mb=_saved_mb(run))
 
 
 def norse(problem: Any, recurrent: bool) -> Any:
@@ -197,7 +216,7 @@ def norse(problem: Any, recurrent: bool) -> Any:
         loss.backward()
         return loss.item()
 
-    return _variant(run, loss=round(run(), 5))
+    return _variant(run, loss=round(run(), 5), saved_mb=_saved_mb(run))
 
 
 PEERS: dict[str, Callable[[Any, bool], Any]] = {

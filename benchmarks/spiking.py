@@ -28,7 +28,7 @@ import numpy as np
 import optax
 
 import eqx_dynamics.spiking as sp
-from eqx_dynamics import Sequential, scan
+from eqx_dynamics import AbstractCell, Sequential, Summed, scan
 
 
 BETA, SLOPE = 0.9, 25.0
@@ -111,12 +111,15 @@ def network(problem: Problem, *, recurrent: bool = False) -> Sequential:
     return Sequential([linear(first), lif, linear(middle), lif, linear(last), readout])
 
 
-def ours(problem: Problem, *, recurrent: bool = False, **how: Any) -> Variant:
-    """`scan` over a `Sequential`; `how` is passed to `scan`."""
+def ours(problem: Problem, *, recurrent: bool = False, summed: bool = False, **how: Any) -> Variant:
+    """`scan` over a `Sequential`, whose readout is stacked or summed over time; `how` is passed to `scan`."""
     net, static = eqx.partition(network(problem, recurrent=recurrent), eqx.is_inexact_array)
 
     def loss(net: Any, x: jax.Array) -> jax.Array:
         model = eqx.combine(net, static)
+        if summed:
+            _, state = scan(Summed(model), x, Summed(model).init_state(x.shape[1:2]), **how)
+            return cross_entropy(state.total / x.shape[0], problem.y)
         membranes, _ = scan(model, x, model.init_state(x.shape[1:2]), **how)
         return cross_entropy(membranes.mean(0), problem.y)
 
@@ -147,6 +150,21 @@ def obvious(problem: Problem) -> Variant:
             return jax.lax.scan(step, start, xs)[1].mean(0)
 
         return cross_entropy(jax.vmap(one, in_axes=1)(x), problem.y)
+
+    return compiled(loss, layers, jnp.asarray(problem.x))
+
+
+def everything_kept(problem: Problem) -> Variant:
+    """Layer by layer through the whole sequence, each with one scan: what layers remember by themselves."""
+    layers, static = eqx.partition(network(problem).layers, eqx.is_inexact_array)
+
+    def loss(layers: Any, xs: jax.Array) -> jax.Array:
+        for layer in eqx.combine(layers, static):
+            if isinstance(layer, AbstractCell):
+                xs, _ = scan(layer, xs, layer.init_state(xs.shape[1:2]))
+            else:
+                xs = (xs.reshape(-1, xs.shape[-1]) @ layer.weight.T).reshape(*xs.shape[:2], -1)
+        return cross_entropy(xs.mean(0), problem.y)
 
     return compiled(loss, layers, jnp.asarray(problem.x))
 
@@ -223,6 +241,9 @@ def main() -> None:
     if not recurrent:
         makers |= {
             "ours, checkpointed chunks of 5": lambda: ours(problem, chunk=5, checkpoint=True),
+            "ours, checkpointed chunks of 10": lambda: ours(problem, chunk=10, checkpoint=True),
+            "ours, chunks of 5, readout summed": lambda: ours(problem, summed=True, chunk=5, checkpoint=True),
+            "layer by layer, everything kept": lambda: everything_kept(problem),
             "obvious Equinox": lambda: obvious(problem),
             "bare products": lambda: products(problem),
         }
@@ -238,18 +259,46 @@ def main() -> None:
                 print(f"left out: {name} ({error})")
             except NotImplementedError as error:
                 print(f"left out: {name}: {error}")
-    for name, row in measure(variants, args.reps, args.budget).items():
+    rows = measure(variants, args.reps, args.budget)
+    for name, row in rows.items():
         print(json.dumps({"name": name, "shape": args.shape, **row}))
+    print_ratios(rows, {name: row["min_ms"] for name, row in rows.items() if name in PEERS})
+
+
+def print_ratios(rows: dict[str, dict[str, Any]], peers: dict[str, float]) -> None:
+    """Ours over the fastest peer, over bare products; and of other ways of running, time and memory over ours."""
+    if "ours" not in rows:
+        return
+    mine = rows["ours"]
+    if peers:
+        fastest = min(peers, key=lambda name: peers[name])
+        print(f"ours / fastest peer ({fastest}): {ratio(mine, rows[fastest])}")
+    for name, row in rows.items():
+        if name == "bare products":
+            print(f"ours / bare products: {ratio(mine, row)}")
+        elif name not in peers and name != "ours":
+            print(f"{name} / ours: {ratio(row, mine)}, memory {row['temp_mb'] / mine['temp_mb']:.2f}x")
+
+
+def ratio(row: dict[str, Any], other: dict[str, Any]) -> str:
+    """Of the least times, and of the medians while the machine was quiet."""
+    medians = row["median_quiet_ms"], other["median_quiet_ms"]
+    quiet = f", medians {medians[0] / medians[1]:.2f}x" if all(medians) else ""
+    return f"{row['min_ms'] / other['min_ms']:.2f}x{quiet}"
 
 
 def print_memory() -> None:
+    """Temporary memory, MB, against the number of steps."""
+    ways: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "sqrt T": {"checkpoint": True},
+        "chunks of 20": {"chunk": 20, "checkpoint": True},
+        "chunks of 20, readout summed": {"chunk": 20, "checkpoint": True, "summed": True},
+    }
     for num_steps in (100, 400, 1600, 6400, 10_000):
-        shape = Shape(num_steps, 32, 100, 128, 10)
-        problem = make_problem(shape, recurrent=False)
-        chunked = ours(problem, chunk=10, checkpoint=True).facts["temp_mb"]
-        root = ours(problem, checkpoint=True).facts["temp_mb"]
+        problem = make_problem(Shape(num_steps, 32, 100, 128, 10), recurrent=False)
         print(
-            json.dumps({"T": num_steps, "plain": ours(problem).facts["temp_mb"], "chunk 10": chunked, "sqrt T": root})
+            json.dumps({"T": num_steps} | {name: ours(problem, **how).facts["temp_mb"] for name, how in ways.items()})
         )
 
 

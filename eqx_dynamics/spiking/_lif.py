@@ -5,14 +5,14 @@ from typing import Literal
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from .._chunks import step_by_step
 from .._scan import AbstractScannable
 from ._adaptation import AbstractAdaptation
 from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, EulerDecay, ExactDecay, LeakGain
 from ._leak import SynapticCurrent, check_leak, leak, through_synapse
-from ._neuron import AbstractNeuron, as_size, check_input, check_neuron, out_dtype, zeros
+from ._neuron import AbstractNeuron, Input, as_size, check_input, check_neuron, out_dtype, zeros
 from ._parallel import in_parallel, leaky_membranes
 from ._parameter import ParameterLike, require_fits, resolve, tau_from_beta
 from ._refractory import Refractory, freeze, hold
@@ -93,7 +93,7 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
 
     def __check_init__(self):
         check_neuron(self.size, self.reset, self.surrogate)
-        check_leak(self.size, self.tau_mem, self.rest, self.decay, self.synapse, self.dt)
+        check_leak(self)
         require_fits(self.threshold, "threshold", self.size)
         check_threshold(self.threshold, self.rest, self.reset)
         if self.adaptation is not None:
@@ -124,7 +124,7 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         if self.adaptation is not None and adaptation is not None:
             drive = self.adaptation.drive(drive, adaptation)
             adaptation = self.adaptation.relax(adaptation, self.dt, self.decay)
-        membrane = leak(drive, state.membrane, self.tau_mem, self.rest, self.decay, self.input_gain, self.dt)
+        membrane = leak(self, drive, state.membrane)
         membrane = freeze(self.refractory, state.membrane, membrane, state.countdown)
         return LIFState(membrane, current, adaptation, state.countdown)
 
@@ -147,7 +147,7 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     @jax.named_scope("eqx_dynamics.LIFCell")
     def __call__(
         self,
-        x: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."],
+        x: Input,
         state: LIFState,
         *,
         key: PRNGKeyArray | None = None,
@@ -173,7 +173,7 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
 
     def scan_over(
         self,
-        xs: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."],
+        xs: Input,
         state: LIFState,
         *,
         key: Key[Array, "..."] | None,
@@ -193,20 +193,12 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         if linear and in_parallel():
             check_input("LIFCell", xs[0], self.size, state.membrane)
             membranes, current = leaky_membranes(
-                xs.astype(state.membrane.dtype),
-                state.membrane,
-                state.current,
-                tau_mem=self.tau_mem,
-                rest=self.rest,
-                decay=self.decay,
-                input_gain=self.input_gain,
-                synapse=self.synapse,
-                dt=self.dt,
-                reverse=reverse,
+                self, xs.astype(state.membrane.dtype), state.membrane, state.current, reverse=reverse
             )
             state = LIFState(membranes[0 if reverse else -1], current)
         else:
-            state, membranes = jax.lax.scan(self._reset_silently, state, xs, reverse=reverse, unroll=unroll)
+            step = lambda state, x: self._reset_silently(state, x)  # noqa: E731
+            state, membranes = jax.lax.scan(step, state, xs, reverse=reverse, unroll=unroll)
         return out_dtype(xs, self.fire(LIFState(membranes))), state
 
     @jax.named_scope("eqx_dynamics.LIFCell")
