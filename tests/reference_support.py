@@ -26,6 +26,7 @@ class Case(NamedTuple):
     cot: dict[str, np.ndarray]
     grad_inputs: dict[str, np.ndarray]
     grad_state: dict[str, np.ndarray]
+    post: dict[str, np.ndarray]
 
 
 class Entry(NamedTuple):
@@ -59,7 +60,7 @@ def read_entry(folder: pathlib.Path, name: str, spec: dict[str, Any]) -> Entry:
         inputs = _under(arrays, prefix)
         args = tuple(_argument(a, inputs) for a in case["args"])
         kwargs = {k: _argument(a, inputs) for k, a in case["kwargs"].items()}
-        parts = [_under(arrays, f"c{i}.{part}.") for part in ("out", "cot", "gin", "gp")]
+        parts = [_under(arrays, f"c{i}.{part}.") for part in ("out", "cot", "gin", "gp", "post")]
         cases.append(Case(i, args, kwargs, inputs, case["call"], case["mode"], *parts))
     return Entry(name, spec["kind"], spec["target"], spec["ctor"] or {}, _under(arrays, "state."), tuple(cases))
 

@@ -1,5 +1,6 @@
 """From a manifest entry of another library to an object of ours: class names, constructor arguments, outputs."""
 
+import functools as ft
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from jaxtyping import PRNGKeyArray
 
 import eqx_graph.nn
 import eqx_graph.nn.aggr
+import eqx_graph.nn.norm
+from eqx_graph.nn.models._resolve import as_activation
 from reference_support import Case, Entry, Key
 
 
@@ -32,9 +35,17 @@ _KEYWORDS = {
     "bias": ("bias", "use_bias"),
     "t": ("t", "temperature"),
 }
+# PyG's arguments without a counterpart, because the values named change nothing here: features are the last axis, an
+# `Adjacency` takes the place of a layer's cache, the search for neighbours has no workers.
+_NO_EFFECT = {
+    "cached": (True, False),
+    "num_workers": tuple(range(64)),
+    "device": (None,),
+    "node_dim": (0, -2),
+    "decomposed_layers": (1,),
+}
 # Learnable parameters are a size and a flag in PyG, an array in place of the float here.
 _LEARNED = {"SoftmaxAggregation": "t", "PowerMeanAggregation": "p"}
-_ACTIVATIONS = {"ReLU": jax.nn.relu, "ELU": jax.nn.elu, "Tanh": jnp.tanh, "Sigmoid": jax.nn.sigmoid}
 
 
 def find_class(name: str) -> type:
@@ -47,18 +58,25 @@ def find_class(name: str) -> type:
     raise NotInPackage(name)
 
 
-def build(entry: Entry, key: PRNGKeyArray) -> eqx.Module:
-    """The module an entry describes, with fresh weights."""
-    return _construct(entry.class_name, entry.ctor, key)
+def build(entry: Entry, case: Case, key: PRNGKeyArray) -> eqx.Module:
+    """The module an entry describes, with fresh weights.
+
+    PyG ignores `improved` without edge weights (its documentation does not), so those numbers are `improved=False`'s.
+    """
+    unweighted = len(case.args) < 3 and case.kwargs.get("edge_weight") is None
+    ctor = entry.ctor | {"improved": False} if entry.ctor.get("improved") and unweighted else entry.ctor
+    if "q" in entry.ctor:  # rounded to float32
+        ctor = ctor | {"q": entry.state["q"].ravel().tolist()}
+    return _construct(entry.class_name, ctor, key)
 
 
 def _construct(name: str, ctor: dict[str, Any], key: PRNGKeyArray) -> eqx.Module:
     cls = find_class(name)
-    ctor = _arguments_of_aggregations(name, ctor)
     parameters = inspect.signature(cls).parameters
-    ctor = {k: v for k, v in ctor.items() if k != "mode_kwargs"} | (ctor.get("mode_kwargs") or {})
     arguments: dict[str, Any] = {}
-    for i, (keyword, value) in enumerate(sorted(ctor.items())):
+    for i, (keyword, value) in enumerate(sorted(_as_objects(name, ctor).items())):
+        if value in _NO_EFFECT.get(keyword, ()):
+            continue
         candidates = _KEYWORDS.get(keyword, (keyword,))
         ours = next((c for c in candidates if c in parameters), None)
         if ours is None:
@@ -69,12 +87,35 @@ def _construct(name: str, ctor: dict[str, Any], key: PRNGKeyArray) -> eqx.Module
     return cls(**arguments)
 
 
-def _arguments_of_aggregations(name: str, ctor: dict[str, Any]) -> dict[str, Any]:
-    if name in _LEARNED and ctor.get("learn"):
-        return {_LEARNED[name]: {"__tensor__": [ctor[_LEARNED[name]]] * ctor["channels"]}}
+def _as_objects(name: str, ctor: dict[str, Any]) -> dict[str, Any]:
+    """PyG's flags and dictionaries of arguments as the objects that take their place here."""
+    ctor = {keyword: value for keyword, value in ctor.items() if keyword != "mode_kwargs"} | (
+        ctor.get("mode_kwargs") or {}
+    )
+    if name in _LEARNED and ctor.pop("learn", False):
+        return ctor | {_LEARNED[name]: {"__tensor__": [ctor.get(_LEARNED[name], 1.0)] * ctor.pop("channels", 1)}}
+    if name in _LEARNED:
+        ctor.pop("channels", None)
     if name == "QuantileAggregation":
-        return ctor | {"q": {"__tuple__": ctor["q"]}}
+        ctor["q"] = {"__tuple__": ctor["q"]}
+    if one := ctor.pop("aggr_kwargs", None):
+        ctor["aggr"] = _named_aggregation(ctor["aggr"], one)
+    if several := ctor.pop("aggrs_kwargs", None):
+        ctor["aggrs"] = [_named_aggregation(*pair) for pair in zip(ctor["aggrs"], several, strict=True)]
+    for keyword, form in (("norm", "__make_norm__"), ("act", "__make_act__")):
+        if given := ctor.pop(f"{keyword}_kwargs", None):
+            ctor[keyword] = {form: [ctor.get(keyword, "relu"), given]}
     return ctor
+
+
+def _named_aggregation(name: str, ctor: dict[str, Any]) -> Any:
+    """A name with arguments, or a list of names with those of `MultiAggregation`, as `__aggr__`."""
+    if isinstance(name, list):
+        return {"__aggr__": ["MultiAggregation", {"aggrs": name} | ctor]}
+    if not ctor or not isinstance(name, str):
+        return name
+    classes = {c.lower(): c for c in vars(eqx_graph.nn.aggr)} | {"add": "Sum"}
+    return {"__aggr__": [classes[name.lower().removesuffix("aggregation")] + "Aggregation", ctor]}
 
 
 def _value(spec: Any, key: PRNGKeyArray) -> Any:
@@ -95,6 +136,16 @@ def _linear(body: Any, key: PRNGKeyArray) -> eqx.nn.Linear:
     return eqx.nn.Linear(*body, key=key)
 
 
+def _activation(name: str, arguments: dict[str, Any]) -> Any:
+    """A layer of `eqx.nn.Sequential`: functions are wrapped, PReLU has a weight."""
+    act = as_activation(name)
+    assert act is not None
+    return act if isinstance(act, eqx.Module) else eqx.nn.Lambda(ft.partial(act, **arguments))
+
+
+_NORMS = {name.lower(): getattr(eqx_graph.nn.norm, name) for name in dir(eqx_graph.nn.norm) if name.endswith("Norm")}
+
+
 def _named(body: Any, key: PRNGKeyArray) -> eqx.Module:
     name, ctor = body
     return _construct(name, ctor, key)
@@ -113,7 +164,9 @@ _FORMS: dict[str, Callable[[Any, PRNGKeyArray], Any]] = {
     "__seq__": lambda body, key: eqx.nn.Sequential(_value(body, key)),
     "__modulelist__": lambda body, key: _value(body, key),
     "__linear__": _linear,
-    "__act__": lambda body, key: eqx.nn.Lambda(_ACTIVATIONS[body]),
+    "__act__": lambda body, key: _activation(body, {}),
+    "__make_act__": lambda body, key: _activation(*body),
+    "__make_norm__": lambda body, key: ft.partial(_NORMS[body[0].lower().replace("_", "")], **body[1]),
     "__conv__": _named,
     "__aggr__": _named,
     "__norm__": _named,
@@ -147,12 +200,3 @@ def flatten_output(out: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
     for name, item in items:
         flat |= flatten_output(item, (*path, name))
     return flat
-
-
-def quirk(entry: Entry, case: Case) -> str | None:
-    """Why a case is left out although the class is there: the reference is wrong, and we say what we do instead."""
-    unweighted = len(case.args) < 3 if entry.kind == "module" else case.args[1:2] == (None,)
-    improved = entry.ctor.get("improved", False) if entry.kind == "module" else case.args[3:4] == (True,)
-    if entry.class_name in ("GCNConv", "gcn_norm") and improved and unweighted:
-        return "PyG's improved=True without edge weights gives self-loops weight 1 where its documentation says 2"
-    return None

@@ -13,6 +13,7 @@ import eqx_graph
 import eqx_graph.nn.pool
 from eqx_graph import ops
 from eqx_graph.nn.aggr import AbstractAggregation
+from eqx_graph.nn.conv import AttentionWeights
 from reference_support import Case, Entry
 
 
@@ -20,7 +21,7 @@ def is_surplus(entry: Entry, name: str) -> bool:
     """State that PyG stores and a module of ours has no place for: constants, one weight under two names."""
     if entry.class_name == "GATv2Conv" and entry.ctor.get("share_weights"):
         return name.startswith("lin_r.")
-    return name.rpartition(".")[2] == "q"  # the quantiles
+    return name.rpartition(".")[2] == "q"  # the quantiles, which `build` reads
 
 
 def _pool(pool: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,27 +110,60 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def call(class_name: str, module: Any, case: Case, args: Any, kwargs: dict[str, Any]) -> Any:
-    """The module applied to a case's arguments."""
+def call(module: Any, case: Case, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The module applied to a case's arguments, and the module with the running statistics that this leaves."""
     if isinstance(module, AbstractAggregation):
-        return _aggregate(module, *args, **kwargs)
-    module, state = eqx.nn.make_with_state(lambda: eqx.nn.inference_mode(module, value=case.mode == "eval"))()
+        return _aggregate(module, case, *args, **kwargs), module
+    module = eqx.nn.inference_mode(module, value=case.mode == "eval")
+    state = eqx.nn.State(module)
     method = getattr(module, case.call or "__call__")
     signature = inspect.signature(method)
     bound = signature.bind_partial(*args, **kwargs).arguments
     unsized = "batch_size" in signature.parameters and "batch_size" not in bound
     if unsized and bound.get("batch") is not None:  # static here: nothing is read from `batch` under jit
         kwargs = kwargs | {"batch_size": int(case.inputs["batch"].max()) + 1}
-    if "state" not in signature.parameters:
-        return method(*args, **kwargs)
-    return method(*args, **kwargs, state=state)[0]
+    if "state" in signature.parameters:
+        out, state = method(*args, **kwargs, state=state)
+    else:
+        out = method(*args, **kwargs)
+    if isinstance(out, tuple) and isinstance(out[1], AttentionWeights):
+        out = out[0], _without_replaced_loops(module, out[1], case.inputs["edge_index"])
+    return out, jax.tree.map(lambda node: _filled(node, state), module, is_leaf=_is_index)
+
+
+def _is_index(node: Any) -> bool:
+    return isinstance(node, eqx.nn.StateIndex)
+
+
+def _filled(node: Any, state: eqx.nn.State) -> Any:
+    return eqx.tree_at(lambda index: index.init, node, state.get(node)) if _is_index(node) else node
+
+
+def _without_replaced_loops(layer: Any, weights: AttentionWeights, edge_index: np.ndarray) -> AttentionWeights:
+    """PyG leaves out the given self-loops that a layer replaces by its own; here they keep their place, with 0."""
+    given = edge_index.shape[1]
+    kept = np.arange(weights.alpha.shape[0])
+    if getattr(layer, "add_self_loops", False):
+        kept = np.concatenate([np.flatnonzero(edge_index[0] != edge_index[1]), kept[given:]])
+    return AttentionWeights(weights.edge_index[:, kept], weights.alpha[kept])
 
 
 def _aggregate(
-    aggregation: AbstractAggregation, x: Any, index: Any = None, ptr: Any = None, dim_size: Any = None
+    aggregation: AbstractAggregation,
+    case: Case,
+    x: Any,
+    index: Any = None,
+    ptr: Any = None,
+    dim_size: Any = None,
+    dim: int = -2,
 ) -> Any:
-    """PyG gives groups by `index` and `dim_size`, or by pointers."""
+    """PyG gives groups by `index` and `dim_size`, or by pointers, along any axis (all rows are one group without)."""
+    x = jnp.moveaxis(x, dim, 0)
     if ptr is not None:
         dim_size = ptr.shape[0] - 1
         index = jnp.searchsorted(ptr, jnp.arange(x.shape[0], dtype=ptr.dtype), side="right") - 1
-    return aggregation(x, jnp.asarray(index), dim_size)
+    elif index is None:
+        index, dim_size = jnp.zeros(x.shape[0], int), 1
+    elif dim_size is None:
+        dim_size = int(case.inputs["index"].max(initial=-1)) + 1
+    return jnp.moveaxis(aggregation(x, jnp.asarray(index), dim_size), 0, dim)

@@ -85,6 +85,7 @@ def test_perceptron_sizes_options_and_errors(getkey):
         ),
         "`num_layers` must be at least 1; got 0": lambda: egnn.GCN(3, 4, 0, key=getkey()),
         "`hidden_features` must be a multiple of `heads`": lambda: egnn.GAT(3, 5, 2, 2, heads=2, key=getkey()),
+        "`share_weights` needs `v2=True`": lambda: egnn.GAT(3, 4, 2, share_weights=True, key=getkey()),
         "`edge_weight` must be None: the layers of GIN": lambda: egnn.GIN(5, 4, 1, key=getkey())(
             X, EDGES, jnp.ones(EDGES.shape[1])
         ),

@@ -18,6 +18,8 @@ Module = TypeVar("Module", bound=eqx.Module)
 _Where = Callable[[Any], Any]
 _Path = tuple[str, ...]
 
+# Constants of a layer that may be arrays here; torch keeps them out of its state.
+_CONSTANTS = ("fill_value", "negative_slope")
 # torch.nn.BatchNorm's count of batches changes no output.
 _NO_HOME = "num_batches_tracked"
 # eqx.nn.BatchNorm(mode="batch") divides by 1 - momentum**count: this count makes it use loaded statistics as they are.
@@ -127,7 +129,9 @@ def _same_up_to_ones(got: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 def _entries(node: Any, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
     """The leaves under `node`; `names` (all keys of the state dict) settles conventions that leave a choice."""
     if isinstance(node, jax.Array | np.ndarray | jax.ShapeDtypeStruct):  # a tracer's type cannot be registered
-        yield _array(where, _join(path), node.shape, required=bool(jnp.issubdtype(node.dtype, jnp.inexact)))
+        is_constant = bool(path) and path[-1] in _CONSTANTS
+        required = bool(jnp.issubdtype(node.dtype, jnp.inexact)) and not is_constant
+        yield _array(where, _join(path), node.shape, required)
 
 
 @_entries.register

@@ -13,20 +13,37 @@ from ...ops._segment_order import Interpolation
 from ._aggregation import AbstractAggregation
 
 
+Fill = float | Float[Array, ""]
+
+
+def _or_fill(value: Array, index: Array, num_segments: int, fill_value: Fill) -> Array:
+    """`value`, which is 0 where a segment has no rows, with `fill_value` there."""
+    if isinstance(fill_value, float) and fill_value == 0:
+        return value
+    empty = jnp.reshape(segment_count(index, num_segments) == 0, (-1, *[1] * (value.ndim - 1)))
+    return jnp.where(empty, jnp.asarray(fill_value, value.dtype), value)
+
+
 class Median(AbstractAggregation):
-    """Lower median of every channel (PyG's); 0 without messages. Stores and sorts all messages."""
+    """Lower median of every channel (PyG's); `fill_value` without messages. Stores and sorts all messages."""
+
+    fill_value: Fill = 0.0
 
     def __call__(
         self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
     ) -> Float[Array, " num_segments *dims"]:
-        return segment_median(x, index, num_segments)
+        return _or_fill(segment_median(x, index, num_segments), index, num_segments, self.fill_value)
 
 
 class Quantile(AbstractAggregation):
-    """Quantiles of every channel, one after the other along the last axis; 0 without messages. Stores all messages."""
+    """Quantiles of every channel, one after the other along the last axis; `fill_value` without messages.
+
+    Stores and sorts all messages.
+    """
 
     q: float | tuple[float, ...] = eqx.field(static=True)
     interpolation: Interpolation = eqx.field(static=True, default="linear")
+    fill_value: Fill = 0.0
 
     def __check_init__(self) -> None:
         for q in self._levels:
@@ -38,10 +55,10 @@ class Quantile(AbstractAggregation):
         return self.q if isinstance(self.q, tuple) else (self.q,)
 
     def __call__(
-        self, x: Float[Array, "rows channels"], index: Int[Array, " rows"], num_segments: int
-    ) -> Float[Array, "num_segments out"]:
+        self, x: Float[Array, " rows *dims"], index: Int[Array, " rows"], num_segments: int
+    ) -> Float[Array, " num_segments *out"]:
         levels = [segment_quantile(x, index, num_segments, q, interpolation=self.interpolation) for q in self._levels]
-        return jnp.concatenate(levels, axis=-1)
+        return _or_fill(jnp.concatenate(levels, axis=-1), index, num_segments, self.fill_value)
 
 
 def _slots(index: Array, num_segments: int) -> tuple[Array, Array, Array]:

@@ -135,23 +135,30 @@ class PowerMean(AbstractStreamingAggregation):
 
     `p` is a scalar or one value per channel (an array is a parameter like any other: PyG's `learn=True`). As in PyG
     the mean is clamped before the root too, so a node without messages gets `clamp_min ** (1 / p)`, and nothing is
-    clamped for the float `p = 1`.
+    clamped for the float `p = 1`. None as a bound does not clamp; a power of a negative number that is not real is NaN.
 
     ??? cite "Reference"
         Li et al., DeeperGCN, 2020, eq. 5.
     """
 
     p: Scalars = 1.0
-    clamp_min: Scalars = 1e-4
-    clamp_max: Scalars = 100.0
+    clamp_min: Scalars | None = 1e-4
+    clamp_max: Scalars | None = 100.0
 
     def reduce(self, messages: AbstractMessages) -> Float[Array, " num_segments *out"]:
         p = self.p
         if isinstance(p, float) and p == 1:
             return Mean().reduce(messages)
-        total = messages.sum(lambda m: _power(jnp.clip(m, self.clamp_min, self.clamp_max), p))
+        total = messages.sum(lambda m: _power(self._clamp(m), p))
         mean = total / _per_message(messages.count(), total)
-        return _power(jnp.clip(mean, self.clamp_min, self.clamp_max), 1 / p)
+        return _power(self._clamp(mean), 1 / p)
+
+    def _clamp(self, x: Array) -> Array:
+        """`jnp.clip` whose gradient is 1, not 1/2, at the bounds: a mean of clamped messages stands on one."""
+        low = None if self.clamp_min is None else _per_channel(self.clamp_min, x)
+        high = None if self.clamp_max is None else _per_channel(self.clamp_max, x)
+        x = x if low is None else jnp.where(x < low, low, x)
+        return x if high is None else jnp.where(x > high, high, x)
 
 
 def _per_channel(value: Scalars, like: Array) -> Array | float:
@@ -168,6 +175,6 @@ def _scale(t: Scalars, m: Array) -> Array:
 
 
 def _power(base: Array, exponent: Scalars) -> Array:
-    """`base ** exponent` for a base that is not negative, 0 (and gradient 0) at 0."""
-    positive = base > 0
-    return jnp.where(positive, jnp.power(jnp.where(positive, base, 1), _per_channel(exponent, base)), 0)
+    """`base ** exponent`, with value and gradient 0 at 0."""
+    nonzero = base != 0
+    return jnp.where(nonzero, jnp.power(jnp.where(nonzero, base, 1), _per_channel(exponent, base)), 0)

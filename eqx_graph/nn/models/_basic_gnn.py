@@ -1,6 +1,7 @@
 """Stacks of one layer: convolution, norm, activation, dropout, jumping knowledge."""
 
 import abc
+import functools as ft
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -344,20 +345,25 @@ class GAT(AbstractBasicGNN):
         edge_dim: int | None = None,
         fill_value: FillValue = "mean",
         bias: bool = True,
+        share_weights: bool = False,
         residual: bool = False,
         key: PRNGKeyArray,
     ):
-        """**Arguments:** those of `GCN` (`dropout` drops attention weights too); `v2` takes `GATv2Conv`; the rest as
-        `GATConv`, with `hidden_features` counting all heads where they are put side by side.
+        """**Arguments:** those of `GCN` (`dropout` drops attention weights too); `v2` takes `GATv2Conv`, for which
+        alone `share_weights` is; the rest as `GATConv`, with `hidden_features` counting all heads where they are put
+        side by side.
 
-        **Raises:** `ValueError` if `heads` does not divide the features.
+        **Raises:** `ValueError` if `heads` does not divide the features, or for `share_weights` without `v2`.
         """
+        if share_weights and not v2:
+            raise ValueError("`share_weights` needs `v2=True`: GATConv has one linear map already; got v2=False.")
+        conv = ft.partial(GATv2Conv, share_weights=share_weights) if v2 else GATConv
 
         def make(i: int, o: int, last: bool, key: PRNGKeyArray) -> GATConv | GATv2Conv:
             together = concat and not last
             if together and o % heads != 0:
                 raise ValueError(f"`hidden_features` must be a multiple of `heads`; got {o} and {heads}.")
-            return (GATv2Conv if v2 else GATConv)(
+            return conv(
                 i,
                 o // heads if together else o,
                 heads,

@@ -7,11 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..norm import BatchNorm, GraphNorm, InstanceNorm, LayerNorm
+from ..norm import BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm
 
 
 Activation = Callable[..., Any]
-Norm = BatchNorm | GraphNorm | InstanceNorm | LayerNorm | eqx.nn.Identity
+_ByGraph = GraphNorm | GraphSizeNorm | InstanceNorm | LayerNorm | MeanSubtractionNorm | PairNorm
+Norm = BatchNorm | _ByGraph | eqx.nn.Identity
 
 _ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
@@ -24,30 +25,45 @@ _ACTIVATIONS: dict[str, Activation] = {
     "softplus": jax.nn.softplus,
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
+    "celu": jax.nn.celu,
+    "hardsigmoid": jax.nn.hard_sigmoid,
+    "hardswish": jax.nn.hard_silu,
+    "hardtanh": jax.nn.hard_tanh,
+    "logsigmoid": jax.nn.log_sigmoid,
+    "mish": jax.nn.mish,
+    "relu6": jax.nn.relu6,
+    "softsign": jax.nn.soft_sign,
 }
 _NORMS: dict[str, Callable[[int], Norm]] = {
     "batchnorm": BatchNorm,
     "graphnorm": GraphNorm,
     "instancenorm": InstanceNorm,
     "layernorm": LayerNorm,
+    "pairnorm": lambda features: PairNorm(scale=float(features)),
 }
 
 
 def as_activation(act: str | Activation | None) -> Activation | None:
     """The activation that `act` means: a function (returned as it is), None, or a name in any case.
 
+    `"prelu"` is a new `eqx.nn.PReLU`, whose slope is learned.
+
     **Raises:** `ValueError` for an unknown name.
     """
     if not isinstance(act, str):
         return act
     name = act.lower().replace("_", "")
+    if name == "prelu":
+        return eqx.nn.PReLU()
     if name not in _ACTIVATIONS:
-        raise ValueError(f"`act` must be a function, None or one of {sorted(_ACTIVATIONS)}; got {act!r}.")
+        raise ValueError(f"`act` must be a function, None or one of {sorted([*_ACTIVATIONS, 'prelu'])}; got {act!r}.")
     return _ACTIVATIONS[name]
 
 
 def as_norm(norm: str | Callable[[int], Norm] | None, features: int) -> Norm:
     """A norm of `features` features from its name, a function that makes it, or None (no norm).
+
+    As in PyTorch Geometric 2.8, the name `"pair_norm"` means a `PairNorm` whose `scale` is `features`.
 
     **Raises:** `ValueError` for an unknown name.
     """
@@ -69,6 +85,6 @@ def apply_norm(
         return norm(x, state, mask=mask)
     if isinstance(norm, InstanceNorm) and state is not None:
         return norm(x, batch, batch_size, state=state)
-    if isinstance(norm, GraphNorm | InstanceNorm | LayerNorm):
+    if isinstance(norm, _ByGraph):
         return norm(x, batch, batch_size), state
     return x, state

@@ -21,7 +21,7 @@ class InstanceNorm(eqx.Module):
 
     ??? cite "Reference"
         Ulyanov et al., Instance Normalization: The Missing Ingredient for Fast Stylization, arXiv 1607.08022, 2017,
-        eq. 2.
+        eq. 2. As in PyTorch, `num_batches_tracked` stays 0.
     """
 
     weight: Float[Array, " features"] | None
@@ -125,5 +125,5 @@ class InstanceNorm(eqx.Module):
         return RunningStatistics(
             (1.0 - share) * kept.running_mean + share * new_mean,
             (1.0 - share) * kept.running_var + share * new_var,
-            kept.num_batches_tracked + 1,
+            kept.num_batches_tracked,
         )

@@ -78,7 +78,7 @@ class MeanSubtractionNorm(eqx.Module):
 
 
 class MessageNorm(eqx.Module):
-    r"""Message normalisation, $s\, \lVert x_i \rVert_2\, m_i / \lVert m_i \rVert_2$; a plain float $s$ is not learned.
+    r"""Message normalisation, $s\, \lVert x_i \rVert_p\, m_i / \lVert m_i \rVert_p$; a plain float $s$ is not learned.
 
     ??? cite "Reference"
         Li et al., DeeperGCN: All You Need to Train Deeper GCNs, arXiv 2006.07739, 2020, eq. 9.
@@ -92,7 +92,10 @@ class MessageNorm(eqx.Module):
 
     @jax.named_scope("eqx_graph.MessageNorm")
     def __call__(
-        self, x: Float[Array, "num_nodes features"], msg: Float[Array, "num_nodes features"]
+        self, x: Float[Array, "num_nodes features"], msg: Float[Array, "num_nodes features"], p: float = 2.0
     ) -> Float[Array, "num_nodes features"]:
-        """**Arguments:** `x`: node features; `msg`: aggregated messages. **Returns:** scaled messages."""
-        return unit_rows(msg) * lengths(x) * jnp.asarray(self.scale, x.dtype).reshape(1, 1)
+        """**Arguments:** `x`: node features; `msg`: aggregated messages; `p`: order of the norms.
+
+        **Returns:** scaled messages.
+        """
+        return unit_rows(msg, p) * lengths(x, p) * jnp.asarray(self.scale, x.dtype).reshape(1, 1)
