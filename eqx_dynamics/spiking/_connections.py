@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._scan import merge_time
+from ._neuron import Input
 from ._parameter import AbstractParameter, ParameterLike, concrete
 
 
@@ -93,7 +94,7 @@ class DenseConnection(eqx.Module):
             )
 
     @jax.named_scope("eqx_dynamics.DenseConnection")
-    def __call__(self, x: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Input) -> Float[Array, "..."]:
         """`(*any, senders)` to `(*any, receivers)`."""
         weight = value_of(self.weight)
         if x.ndim == 0 or x.shape[-1] != weight.shape[1]:

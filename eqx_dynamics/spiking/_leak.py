@@ -1,5 +1,7 @@
 """The leaky membrane that every linear neuron and readout shares: v <- rest + beta (v - rest) + gain * current."""
 
+from typing import Protocol, runtime_checkable
+
 import equinox as eqx
 import jax
 from jaxtyping import Array
@@ -22,20 +24,32 @@ class SynapticCurrent(eqx.Module):
     delayed: bool = eqx.field(static=True, default=False)
 
 
-def leak(
-    drive: Array,
-    membrane: Array,
-    tau_mem: ParameterLike,
-    rest: ParameterLike,
-    decay: AbstractDecay,
-    input_gain: AbstractInputGain,
-    dt: float,
-) -> Array:
+@runtime_checkable
+class Leaky(Protocol):
+    """The constants of a leaky membrane, as `LIFCell` and `LICell` have them."""
+
+    @property
+    def tau_mem(self) -> ParameterLike: ...
+    @property
+    def rest(self) -> ParameterLike: ...
+    @property
+    def decay(self) -> AbstractDecay: ...
+    @property
+    def input_gain(self) -> AbstractInputGain: ...
+    @property
+    def synapse(self) -> SynapticCurrent | None: ...
+    @property
+    def dt(self) -> float: ...
+    @property
+    def size(self) -> tuple[int, ...]: ...
+
+
+def leak(cell: Leaky, drive: Array, membrane: Array) -> Array:
     r"""$v_{rest} + \beta (v - v_{rest}) + g I$."""
-    tau = resolve(tau_mem, membrane)
-    beta = _as(decay.factor(dt, tau), membrane)
-    gain = _as(input_gain.factor(dt, tau, beta, membrane), membrane)
-    resting = resolve(rest, membrane)
+    tau = resolve(cell.tau_mem, membrane)
+    beta = _as(cell.decay.factor(cell.dt, tau), membrane)
+    gain = _as(cell.input_gain.factor(cell.dt, tau, beta, membrane), membrane)
+    resting = resolve(cell.rest, membrane)
     if isinstance(resting, float) and resting == 0:
         return beta * membrane + gain * drive
     return resting + beta * (membrane - resting) + gain * drive
@@ -54,23 +68,16 @@ def through_synapse(
     return current, current
 
 
-def check_leak(
-    size: tuple[int, ...],
-    tau_mem: ParameterLike,
-    rest: ParameterLike,
-    decay: AbstractDecay,
-    synapse: SynapticCurrent | None,
-    dt: float,
-) -> None:
-    """Raise a `ValueError` unless the time constants and the step make a stable leaky membrane of shape `size`."""
-    require(dt, "dt", above=0.0)
-    taus = {"tau_mem": tau_mem} | ({} if synapse is None else {"tau_syn": synapse.tau_syn})
+def check_leak(cell: Leaky) -> None:
+    """Raise a `ValueError` unless the time constants and the step make a stable leaky membrane."""
+    require(cell.dt, "dt", above=0.0)
+    taus = {"tau_mem": cell.tau_mem} | ({} if cell.synapse is None else {"tau_syn": cell.synapse.tau_syn})
     for name, tau in taus.items():
         require(tau, name, above=0.0, remedy="Learn it as `Positive(...)` to keep it so.")
-        require_fits(tau, name, size)
-        decay.check(dt, tau, name)
-    require(rest, "rest", unit="mV")
-    require_fits(rest, "rest", size)
+        require_fits(tau, name, cell.size)
+        cell.decay.check(cell.dt, tau, name)
+    require(cell.rest, "rest", unit="mV")
+    require_fits(cell.rest, "rest", cell.size)
 
 
 def _as(factor: Array | float, like: Array) -> Array | float:

@@ -2,13 +2,13 @@
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from .._chunks import AbstractMembraneCell, step_by_step
 from .._scan import AbstractScannable
 from ._decay import AbstractDecay, AbstractInputGain, ExactDecay, LeakGain
 from ._leak import SynapticCurrent, check_leak, leak, through_synapse
-from ._neuron import as_size, check_input, out_dtype, zeros
+from ._neuron import Input, as_size, check_input, out_dtype, zeros
 from ._parallel import in_parallel, leaky_membranes
 from ._parameter import ParameterLike, resolve
 from ._units import Constant, Step, in_ms, plain
@@ -54,7 +54,7 @@ class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
         self.dt = in_ms(dt)
 
     def __check_init__(self):
-        check_leak(self.size, self.tau_mem, self.rest, self.decay, self.synapse, self.dt)
+        check_leak(self)
 
     @property
     def keeps_membranes(self) -> bool:
@@ -69,7 +69,7 @@ class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
     @jax.named_scope("eqx_dynamics.LICell")
     def __call__(
         self,
-        x: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."],
+        x: Input,
         state: LIState,
         *,
         key: PRNGKeyArray | None = None,
@@ -77,12 +77,12 @@ class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
         """One step: input current `(*batch, *size)` to the membrane of the same shape, mV."""
         inputs = check_input("LICell", x, self.size, state.membrane)
         drive, current = through_synapse(inputs, state.current, self.synapse, self.decay, self.dt)
-        membrane = leak(drive, state.membrane, self.tau_mem, self.rest, self.decay, self.input_gain, self.dt)
+        membrane = leak(self, drive, state.membrane)
         return out_dtype(x, membrane), LIState(membrane, current)
 
     def scan_over(
         self,
-        xs: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."],
+        xs: Input,
         state: LIState,
         *,
         key: Key[Array, "..."] | None,
@@ -94,15 +94,6 @@ class LICell(AbstractMembraneCell[LIState], AbstractScannable[LIState]):
             return step_by_step(self, xs, state, key=key, unroll=unroll, reverse=reverse)
         check_input("LICell", xs[0], self.size, state.membrane)
         membranes, current = leaky_membranes(
-            xs.astype(state.membrane.dtype),
-            state.membrane,
-            state.current,
-            tau_mem=self.tau_mem,
-            rest=self.rest,
-            decay=self.decay,
-            input_gain=self.input_gain,
-            synapse=self.synapse,
-            dt=self.dt,
-            reverse=reverse,
+            self, xs.astype(state.membrane.dtype), state.membrane, state.current, reverse=reverse
         )
         return out_dtype(xs, membranes), LIState(membranes[0 if reverse else -1], current)

@@ -7,11 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._chunks import MEMBRANE, AbstractMembraneCell
 from ._reset import AbstractReset
 from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, spike
+
+
+Input = Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."]
+"""What cells take: currents, or spikes as bools or integers."""
 
 
 @runtime_checkable

@@ -7,8 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import AbstractCell
 from ._decay import Factor
-from ._neuron import as_size, check_input, out_dtype, zeros
-from ._ode_neuron import Input
+from ._neuron import Input, as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
 from ._surrogate import AbstractSurrogate, spike
 from ._surrogate_curves import ATan

@@ -6,8 +6,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._decay import AbstractDecay, ExactDecay
 from ._integrate import AbstractIntegrator, ExponentialEuler
-from ._neuron import AbstractNeuron, as_size, check_input, check_neuron, out_dtype, zeros
-from ._ode_neuron import Input, check_parameters
+from ._neuron import AbstractNeuron, Input, as_size, check_input, check_neuron, out_dtype, zeros
+from ._ode_neuron import check_parameters
 from ._parameter import ParameterLike, require, resolve
 from ._reset import AbstractReset, ValueReset, check_threshold
 from ._surrogate import AbstractSurrogate, Stretched

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._neuron import AbstractNeuron, as_size, check_input, check_neuron, out_dtype, zeros
-from ._ode_neuron import Input, check_parameters
+from ._neuron import AbstractNeuron, Input, as_size, check_input, check_neuron, out_dtype, zeros
+from ._ode_neuron import check_parameters
 from ._parameter import ParameterLike, require, resolve
 from ._reset import AbstractReset, ValueReset
 from ._surrogate import AbstractSurrogate

@@ -6,13 +6,13 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import AbstractCell
 from ._decay import AbstractDecay, EulerDecay, ExactDecay
 from ._integrate import AbstractIntegrator, ForwardEuler
 from ._leak import SynapticCurrent, through_synapse
-from ._neuron import AbstractNeuron, MembraneState, check_input, check_neuron, out_dtype
+from ._neuron import AbstractNeuron, Input, MembraneState, check_input, check_neuron, out_dtype
 from ._parameter import AbstractParameter, ParameterLike, require, require_fits, resolve
 from ._reset import check_threshold
 from ._surrogate import AbstractSurrogate, spike
@@ -30,7 +30,6 @@ class ODEState(Protocol):
 
 State = TypeVar("State", bound=ODEState)
 SpikingState = TypeVar("SpikingState", bound=MembraneState)
-Input = Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."]
 
 
 class AbstractODENeuron(AbstractNeuron[State]):

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._decay import AbstractDecay, AbstractInputGain
-from ._leak import SynapticCurrent
-from ._parameter import ParameterLike, resolve
+from ._leak import Leaky
+from ._parameter import resolve
 
 
 def in_parallel() -> bool:
@@ -40,30 +39,25 @@ def leaky_sum(
 
 
 def leaky_membranes(
+    cell: Leaky,
     xs: Float[Array, " time *shape"],
     membrane: Float[Array, "*shape"],
     current: Float[Array, "*shape"] | None,
     *,
-    tau_mem: ParameterLike,
-    rest: ParameterLike,
-    decay: AbstractDecay,
-    input_gain: AbstractInputGain,
-    synapse: SynapticCurrent | None,
-    dt: float,
     reverse: bool,
 ) -> tuple[Float[Array, " time *shape"], Float[Array, "*shape"] | None]:
-    """The membranes of a neuron without reset after every step, and its synaptic current after the last."""
-    drives = xs
+    """The membranes of a cell without reset after every step, and its synaptic current after the last."""
+    drives, synapse = xs, cell.synapse
     if synapse is not None and current is not None:
-        alpha = decay.factor(dt, resolve(synapse.tau_syn, current))
+        alpha = cell.decay.factor(cell.dt, resolve(synapse.tau_syn, current))
         currents = leaky_sum(alpha, xs, current, reverse=reverse)
         shifted = (currents[1:], current[None]) if reverse else (current[None], currents[:-1])
         drives = jnp.concatenate(shifted) if synapse.delayed else currents
         current = currents[0] if reverse else currents[-1]
-    tau = resolve(tau_mem, membrane)
-    beta = decay.factor(dt, tau)
-    gain = jnp.asarray(input_gain.factor(dt, tau, beta, membrane), membrane.dtype)
-    resting = jnp.asarray(resolve(rest, membrane), membrane.dtype)
+    tau = resolve(cell.tau_mem, membrane)
+    beta = cell.decay.factor(cell.dt, tau)
+    gain = jnp.asarray(cell.input_gain.factor(cell.dt, tau, beta, membrane), membrane.dtype)
+    resting = jnp.asarray(resolve(cell.rest, membrane), membrane.dtype)
     gained = drives * (gain if gain.ndim == 0 else gain[None])
     above = leaky_sum(beta, gained, membrane - resting, reverse=reverse)
     return above + (resting if resting.ndim == 0 else resting[None]), current

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._scan import merge_time
 from ._connections import value_of
+from ._neuron import Input
 from ._parallel import in_parallel
 from ._parameter import ParameterLike, concrete, require
 
@@ -178,7 +179,7 @@ class SparseConnection(eqx.Module):
         return _visit_all(eye, self.targets, self._weights(eye), self.out_features).T
 
     @jax.named_scope("eqx_dynamics.SparseConnection")
-    def __call__(self, x: Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Input) -> Float[Array, "..."]:
         """Spikes `(*any, in_features)`, graded ones too, to their weighted sums `(*any, out_features)`."""
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"`x` must end in the {self.in_features} senders; got shape {x.shape}.")

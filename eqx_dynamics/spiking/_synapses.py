@@ -3,15 +3,12 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import AbstractCell
-from ._neuron import as_size, check_input, out_dtype, zeros
+from ._neuron import Input, as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
 from ._units import Constant, Step, in_ms, plain
-
-
-Input = Float[Array, "..."] | Int[Array, "..."] | Bool[Array, "..."]
 
 
 class ExponentialState(eqx.Module):

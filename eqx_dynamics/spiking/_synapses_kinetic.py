@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import AbstractCell
-from ._neuron import as_size, check_input, out_dtype, zeros
+from ._neuron import Input, as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, resolve
-from ._synapses import Input, check_constants
+from ._synapses import check_constants
 from ._units import Constant, Step, in_ms, in_unit, plain
 
 

@@ -23,9 +23,8 @@ from .._layers import (
     step_layer,
 )
 from .._scan import AbstractScannable
-from ._neuron import as_size, check_input, out_dtype, zeros
+from ._neuron import Input, as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, resolve
-from ._synapses import Input
 from ._units import Constant, Step, in_ms, plain
 
 
