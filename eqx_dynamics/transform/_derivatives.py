@@ -5,7 +5,7 @@ State is explicit: what a function computes besides its value (new state, metric
 
 import functools as ft
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -16,16 +16,13 @@ from jaxtyping import PyTree
 from ._select import Choice, Filter, choose
 
 
-_Split = Callable[[PyTree], tuple[PyTree, Any]]
+_Argnums: TypeAlias = int | tuple[int, ...]
+_Split: TypeAlias = Callable[[PyTree], tuple[PyTree, Any]]
+_FLOATING: Filter = eqx.is_inexact_array
 
 
 def grad(
-    fn: Callable,
-    wrt: Filter = eqx.is_inexact_array,
-    *,
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    return_value: bool = False,
+    fn: Callable, wrt: Filter = _FLOATING, *, argnums: _Argnums = 0, has_aux: bool = False, return_value: bool = False
 ) -> Callable:
     """Gradient of a scalar function with respect to chosen leaves, by reverse mode.
 
@@ -49,9 +46,7 @@ def grad(
     return _with_respect_to(_grad, fn, wrt, argnums, has_aux, _seed_order(has_aux, return_value))
 
 
-def value_and_grad(
-    fn: Callable, wrt: Filter = eqx.is_inexact_array, *, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
-) -> Callable:
+def value_and_grad(fn: Callable, wrt: Filter = _FLOATING, *, argnums: _Argnums = 0, has_aux: bool = False) -> Callable:
     """As `grad`, in the order of `jax.value_and_grad`: `(value, grads)`, or `((value, aux), grads)` with `has_aux`."""
 
     def pack(grads: PyTree, value: Any, aux: Any) -> tuple[Any, PyTree]:
@@ -61,12 +56,7 @@ def value_and_grad(
 
 
 def vector_grad(
-    fn: Callable,
-    wrt: Filter = eqx.is_inexact_array,
-    *,
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    return_value: bool = False,
+    fn: Callable, wrt: Filter = _FLOATING, *, argnums: _Argnums = 0, has_aux: bool = False, return_value: bool = False
 ) -> Callable:
     """Gradient of the sum of all outputs of an array-valued function, $\\sum_k \\partial f_k / \\partial \\theta$.
 
@@ -76,12 +66,7 @@ def vector_grad(
 
 
 def jacrev(
-    fn: Callable,
-    wrt: Filter = eqx.is_inexact_array,
-    *,
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    return_value: bool = False,
+    fn: Callable, wrt: Filter = _FLOATING, *, argnums: _Argnums = 0, has_aux: bool = False, return_value: bool = False
 ) -> Callable:
     """Jacobian $\\partial f_k / \\partial \\theta_l$ by reverse mode: one pass per output number.
 
@@ -93,12 +78,7 @@ def jacrev(
 
 
 def jacfwd(
-    fn: Callable,
-    wrt: Filter = eqx.is_inexact_array,
-    *,
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    return_value: bool = False,
+    fn: Callable, wrt: Filter = _FLOATING, *, argnums: _Argnums = 0, has_aux: bool = False, return_value: bool = False
 ) -> Callable:
     """Jacobian by forward mode: one pass per chosen number, for fewer inputs than outputs. As `jacrev` otherwise."""
     transform = ft.partial(jax.jacfwd, has_aux=True)
@@ -109,12 +89,7 @@ jacobian = jacrev
 
 
 def hessian(
-    fn: Callable,
-    wrt: Filter = eqx.is_inexact_array,
-    *,
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    return_value: bool = False,
+    fn: Callable, wrt: Filter = _FLOATING, *, argnums: _Argnums = 0, has_aux: bool = False, return_value: bool = False
 ) -> Callable:
     """Second derivatives $\\partial^2 f / \\partial \\theta_k \\partial \\theta_l$, forward over reverse.
 
@@ -129,12 +104,7 @@ def hessian(
 
 
 def hvp(
-    fn: Callable,
-    wrt: Filter = eqx.is_inexact_array,
-    *,
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    return_value: bool = False,
+    fn: Callable, wrt: Filter = _FLOATING, *, argnums: _Argnums = 0, has_aux: bool = False, return_value: bool = False
 ) -> Callable:
     """Hessian-vector product $H v$, forward over reverse: the cost of about two gradients.
 
@@ -155,7 +125,7 @@ def _with_respect_to(
     transform: Callable[[_Split, PyTree], tuple[PyTree, tuple[Any, Any]]],
     fn: Callable,
     wrt: Filter,
-    argnums: int | tuple[int, ...],
+    argnums: _Argnums,
     has_aux: bool,
     pack: Callable[[PyTree, Any, Any], Any],
 ) -> Callable:
@@ -185,7 +155,7 @@ class _Static(eqx.Module):
     value: Any = eqx.field(static=True)
 
 
-def _choose_argument(args: tuple[Any, ...], argnums: int | tuple[int, ...], wrt: Filter) -> Choice:
+def _choose_argument(args: tuple[Any, ...], argnums: _Argnums, wrt: Filter) -> Choice:
     wanted = (argnums,) if isinstance(argnums, int) else argnums
     if not wanted or not all(-len(args) <= i < len(args) for i in wanted):
         raise ValueError(
@@ -196,7 +166,7 @@ def _choose_argument(args: tuple[Any, ...], argnums: int | tuple[int, ...], wrt:
     return choose(tree, wrt, name="wrt", eligible=eqx.is_inexact_array)
 
 
-def _put_argument(args: tuple[Any, ...], argnums: int | tuple[int, ...], tree: PyTree) -> list[Any]:
+def _put_argument(args: tuple[Any, ...], argnums: _Argnums, tree: PyTree) -> list[Any]:
     new = list(args)
     for i, value in [(argnums, tree)] if isinstance(argnums, int) else zip(argnums, tree, strict=True):
         new[i] = value
