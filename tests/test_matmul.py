@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqx_graph import EdgeIndex, EdgeList, ops
+from eqx_graph import EdgeIndex, EdgeList, _kernels, ops
 
 
 NUM_SENDERS, NUM_RECEIVERS, NUM_EDGES = 7, 9, 40
@@ -54,7 +54,7 @@ def transforms(function, w, x):
 
 
 @pytest.mark.parametrize("make", [product, dots])
-@pytest.mark.parametrize("kernel", ["csr", "segment"])
+@pytest.mark.parametrize("kernel", ["auto", "segment"])
 def test_every_transform_agrees_with_the_plain_route(make, kernel):
     with jax.enable_x64(True):
         plain, compressed = layouts()
@@ -153,6 +153,32 @@ def test_vmap_over_features_is_one_wider_product():
     xs = jnp.ones((5, NUM_SENDERS, 3))
     found = names(jax.vmap(lambda x: ops.matmul(edges, None, x)), xs)
     assert found.count("eqx_graph_spmm") == 1 and "scan" not in found and "while" not in found
+
+
+def test_blocks_that_overlap(monkeypatch):
+    """600 edges in blocks of 256: every kernel, and attention's own loop, against the plain route."""
+    monkeypatch.setattr(_kernels, "_BLOCK", 1)
+    rng = np.random.default_rng(1)
+    num_edges, sizes = 600, {"num_senders": 50, "num_receivers": 50}
+    ends, mask = rng.integers(0, 50, (2, num_edges)), rng.random(num_edges) < 0.9
+    x, w = rng.normal(size=(50, 3, 4)), rng.normal(size=(num_edges, 3))
+    edges = EdgeIndex.from_array(ends, edge_mask=mask, **sizes)
+    plain = EdgeList.from_array(ends, edge_mask=mask, **sizes)
+
+    @jax.jit
+    def run(edges, w, x):
+        def loss(w, x):
+            first = ops.matmul(edges, edges.arrange(w), x)
+            dots = ops.edge_dot(edges, first, jnp.sin(x))
+            return jnp.sum(ops.attention(edges, dots, jnp.sin(first)) ** 2), edges.restore(dots)
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(w, x)
+
+    with jax.enable_x64(True):
+        expected = run(plain, w, x)
+        for kernel in ("auto", "csr", "segment"):
+            ours = run(edges.with_kernel(kernel), w, x)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), ours, expected)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

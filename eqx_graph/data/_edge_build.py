@@ -1,11 +1,10 @@
-"""Sorting edges into the compressed layout: counting sort on the host, one stable sort under jit."""
+"""Sorting edges into the compressed layout: NumPy on the host, one stable sort under jit."""
 
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax.core import Tracer
 
 
@@ -29,15 +28,15 @@ def is_concrete(*arrays: Any) -> bool:
 
 
 def _host_sort(ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stable order of `ids` and pointers, in O(len + size): a counting sort for all but short lists."""
-    if len(ids) < 4096:
-        ptr = np.zeros(size + 1, np.int32)
-        np.cumsum(np.bincount(ids, minlength=size), out=ptr[1:])
-        return np.argsort(ids, kind="stable").astype(np.int32), ptr
-    # Rows of this matrix are edges with one entry each; its column-compressed form lists the edges of every node.
-    entries = np.zeros(len(ids), np.int8), ids, np.arange(len(ids) + 1, dtype=np.int32)
-    columns = scipy.sparse.csr_array(entries, shape=(len(ids), size)).tocsc()
-    return columns.indices.astype(np.int32, copy=False), columns.indptr.astype(np.int32, copy=False)
+    """Stable order of `ids`, and pointers."""
+    ptr = np.zeros(size + 1, np.int32)
+    np.cumsum(np.bincount(ids, minlength=size), out=ptr[1:])
+    # Sorting an id and a position in one word is stable, and several times faster than `argsort`.
+    keys = ids.astype(np.int64)
+    keys <<= 32
+    keys |= np.arange(len(ids), dtype=np.int64)
+    keys.sort()
+    return keys.astype(np.int32), ptr  # the low word
 
 
 def _host_invert(order: np.ndarray) -> np.ndarray:

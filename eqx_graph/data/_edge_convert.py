@@ -1,12 +1,13 @@
-"""Edge layouts to and from sparse matrices, as operators: rows receive, columns send, so that `A @ x` aggregates."""
+"""Edge layouts to and from sparse matrices, as operators: rows receive, columns send, so that `A @ x` aggregates.
+
+Both libraries are imported when a function here needs them: they take longer to import than this package.
+"""
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax.core import Tracer
-from jax.experimental.sparse import BCSR
 from jaxtyping import Array, Shaped
 
 from ._edges import AbstractEdges, EdgeIndex
@@ -26,6 +27,8 @@ def edges_from_scipy(matrix: Any) -> tuple[EdgeIndex, Shaped[Array, " num_edges"
 
     **Raises:** `TypeError` if it is not one.
     """
+    import scipy.sparse
+
     if not scipy.sparse.issparse(matrix):
         raise TypeError(f"`matrix` must be a SciPy sparse array; got {type(matrix).__name__}.")
     coo = matrix.tocoo()
@@ -34,13 +37,15 @@ def edges_from_scipy(matrix: Any) -> tuple[EdgeIndex, Shaped[Array, " num_edges"
     return edges, jnp.asarray(coo.data)
 
 
-def edges_to_scipy(edges: AbstractEdges, edge_weight: EdgeWeight | None = None) -> scipy.sparse.csr_array:
+def edges_to_scipy(edges: AbstractEdges, edge_weight: EdgeWeight | None = None) -> Any:
     """The `(num_receivers, num_senders)` SciPy matrix of the layout; edges between the same nodes are added up.
 
     **Arguments:**
 
     - `edge_weight`: in the caller's order; ones if `None`. Masked edges are left out.
     """
+    import scipy.sparse
+
     senders, receivers = np.asarray(edges.to_array())
     weight = np.ones(edges.num_edges, np.float32) if edge_weight is None else np.asarray(edge_weight)
     if edges.edge_mask is not None:
@@ -50,7 +55,7 @@ def edges_to_scipy(edges: AbstractEdges, edge_weight: EdgeWeight | None = None) 
     return scipy.sparse.coo_array((weight, (receivers, senders)), shape=shape).tocsr()
 
 
-def edges_from_bcsr(matrix: BCSR) -> tuple[EdgeIndex, Shaped[Array, " num_edges"]]:
+def edges_from_bcsr(matrix: Any) -> tuple[EdgeIndex, Shaped[Array, " num_edges"]]:
     """The layout and weights of JAX's compressed matrix, with $A_{ij}$ the edge j to i; works under jit.
 
     **Raises:** `ValueError` if the matrix has batch or dense dimensions.
@@ -68,13 +73,15 @@ def edges_from_bcsr(matrix: BCSR) -> tuple[EdgeIndex, Shaped[Array, " num_edges"
     return EdgeIndex.from_array(edge_index, num_senders=num_senders, num_receivers=num_receivers), matrix.data
 
 
-def edges_to_bcsr(edges: EdgeIndex, edge_weight: EdgeWeight | None = None) -> BCSR:
+def edges_to_bcsr(edges: EdgeIndex, edge_weight: EdgeWeight | None = None) -> Any:
     """JAX's compressed matrix of the layout; shares its pointers and indices, and works under jit.
 
     **Arguments:**
 
     - `edge_weight`: in the caller's order; ones if `None`. Masked edges get weight 0.
     """
+    from jax.experimental.sparse import BCSR
+
     weight = jnp.ones(edges.num_edges) if edge_weight is None else edges.arrange(jnp.asarray(edge_weight))
     if edges.edge_mask is not None:
         weight = jnp.where(jnp.asarray(edges.edge_mask), weight, 0)

@@ -246,7 +246,7 @@ class EdgeIndex(AbstractEdges):
         num_receivers: int,
         edge_mask: Bool[np.ndarray, " num_edges"] | None = None,
     ) -> "EdgeIndex":
-        """Host fast path for data pipelines: a counting sort in NumPy; the leaves stay NumPy arrays.
+        """Host fast path for data pipelines, in NumPy; the leaves stay NumPy arrays.
 
         Put the result on the device once (`jax.device_put`) before calling a jitted function with it many times:
         `from_array` does that. Arguments and errors are those of `from_array`.

@@ -131,6 +131,11 @@ def _block_at(fn: EdgeFunction, start: Any, fresh: Any) -> _Block:
     return _Block(start, ids, mask, valid)
 
 
+def _flat(a: Any) -> Any:
+    """`a` with rows of one axis at most: XLA on a CPU copies rows of more axes a small piece at a time."""
+    return a.reshape(a.shape[0], -1) if a.ndim > 2 and a.size else a
+
+
 def _rows(fn: EdgeFunction, block: _Block, values: Sequence[Any]) -> list[Any]:
     """The block's rows of every operand."""
     out = []
@@ -138,7 +143,8 @@ def _rows(fn: EdgeFunction, block: _Block, values: Sequence[Any]) -> list[Any]:
         if side == "edge":
             out.append(jax.lax.dynamic_slice_in_dim(operand, block.start, fn.block))
         else:
-            out.append(rows_at(operand, block.ids[side]))
+            rows = rows_at(_flat(operand), block.ids[side])
+            out.append(rows.reshape(fn.block, *operand.shape[1:]))
     return out
 
 
@@ -220,9 +226,13 @@ def _backward(fn: EdgeFunction, kind: Kind, values: Sequence[Any], cts: Any, mov
         ]
 
     after = jax.tree.leaves(cts)[0]
-    zeros = [zeros_after(after, values[k].shape, accumulator_dtype(values[k].dtype)) for k in moving]
+    zeros = [zeros_after(after, _total_shape(fn, k, values[k]), accumulator_dtype(values[k].dtype)) for k in moving]
     totals = _loop(fn, body, zeros)
-    return [total.astype(values[k].dtype) for k, total in zip(moving, totals, strict=True)]
+    return [total.astype(values[k].dtype).reshape(values[k].shape) for k, total in zip(moving, totals, strict=True)]
+
+
+def _total_shape(fn: EdgeFunction, k: int, value: Any) -> tuple[int, ...]:
+    return value.shape if k < fn.num_constants else jax.eval_shape(_flat, value).shape
 
 
 def _accumulate(fn: EdgeFunction, block: _Block, k: int, total: Any, part: Any) -> Any:
@@ -230,7 +240,7 @@ def _accumulate(fn: EdgeFunction, block: _Block, k: int, total: Any, part: Any) 
     if k < fn.num_constants:
         return total + part
     # An edge that does not count may have an infinite derivative (a distance of zero, say): times zero is not zero.
-    part = _where(block.valid, part, 0)
+    part = _where(block.valid, _flat(part), 0)
     side = fn.sides[k - fn.num_constants]
     if side == "edge":
         part = part + jax.lax.dynamic_slice_in_dim(total, block.start, fn.block)
