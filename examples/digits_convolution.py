@@ -1,12 +1,12 @@
-"""Does it help a spiking network to see that pixels are neighbours? Latency-coded digits through convolutions of spikes.
+"""Does it help a spiking network to see that pixels are neighbours? Latency-coded digits, convolutions of spikes.
 
 Data: scikit-learn's 1,797 real digits of 8 x 8 pixels (UCI Optical Recognition of Handwritten Digits; E. Alpaydin and
 C. Kaynak, 1998). A bright pixel fires one early spike, a dim one a late spike, a black one none.
-Expected: test accuracy 0.98 to 0.99 on 450 digits held out (chance 0.10); asserted to be at least 0.97.
-Run time: about half a minute on two cores. Pictures: spikes and rates of every layer, an animation of what the first layer's
-channels see, in `demo_output/`.
-Reference: Kheradpisheh, Ganjtabesh, Thorpe and Masquelier, Neural Networks 2018 (convolutions of latency codes); trained
-here with surrogate gradients (Zenke and Vogels, Neural Computation 2021).
+Expected: test accuracy about 0.98 on 450 digits held out (chance 0.10); asserted to be at least 0.97.
+Run time: about half a minute on two cores. Pictures: spikes and rates of every layer, the weights, and an animation of
+the first layer's channels, in `demo_output/`.
+Reference: Kheradpisheh, Ganjtabesh, Thorpe and Masquelier, Neural Networks 2018 (convolutions of latency codes);
+trained here with surrogate gradients (Zenke and Vogels, Neural Computation 2021).
 """
 
 import pathlib
