@@ -46,18 +46,23 @@ def build(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ru
     """
     if name in CURVES:
         return ft.partial(_curves, name, arrays)
-    if name in TOOLBOX:
-        return lambda p: TOOLBOX[name](arrays)
+    tool = _kind(name, TOOLBOX)
+    if tool is not None and "p_W" not in arrays:
+        return lambda p: TOOLBOX[tool](arrays)
     if name == "st_stateleaky_parallel":
         return ft.partial(_stateleaky, arrays)
     if name == "seed_brainstate_2024":
         return ft.partial(_seed, arrays)
-    # A name that is not known may still begin like one: `st_leaky_zero_sigmoid` is a kind of `st_leaky`.
-    kind = max((kind for kind in CELLS if name == kind or name.startswith(f"{kind}_")), key=len, default=None)
+    kind = _kind(name, CELLS)
     surrogate = surrogate_of(str(entry.get("surrogate", "none")))
     if kind is None or surrogate is None or "p_W" not in arrays or "mem_key" not in entry:
         return None
     return ft.partial(_run, CELLS[kind], Case(name, str(entry.get("equation", "")), surrogate, arrays))
+
+
+def _kind(name: str, known: dict[str, Any]) -> str | None:
+    """The longest known name that this one begins with: `st_leaky_zero_sigmoid` is a kind of `st_leaky`."""
+    return max((kind for kind in known if name == kind or name.startswith(f"{kind}_")), key=len, default=None)
 
 
 def _run(make: Callable, case: Case, p: Params) -> dict[str, Array]:

