@@ -195,8 +195,8 @@ class SparseConnection(eqx.Module):
 
 
 _BLOCK = 16
-"""Spikes handled at a time: few enough that a step with few spikes is cheap."""
-_LANES = 128
+"""Spikes looked up at a time: few enough that a step with few spikes is cheap."""
+_WORD = 32
 _MOST_AT_ONCE = 1 << 22
 
 
@@ -221,27 +221,39 @@ def _events(x: Array, weight: Array, targets: Array, like: Array) -> Array:
     """The nonzero entries of each row of `x`, a block at a time; `like` has the shape of a row of the output."""
 
     def one(row: Array) -> Array:
-        lanes = jnp.pad((row != 0).astype(jnp.int32), (0, -row.size % _LANES)).reshape(-1, _LANES)
-        within = jnp.cumsum(lanes, axis=1)
-        ends = jnp.cumsum(within[:, -1])
+        # Which neurons fired, a bit each, and how many up to the end of each word: a spike is found by counting bits.
+        fired = jnp.pad(row != 0, (0, -row.size % _WORD)).reshape(-1, _WORD).astype(jnp.uint32)
+        words = jnp.sum(fired << bits[None], axis=1, dtype=jnp.uint32)
+        ends = jnp.cumsum(_count_bits(words))
         total = ends[-1]
 
         def body(carry: tuple[Array, Array]) -> tuple[Array, Array]:
             first, out = carry
             nth = first + jnp.arange(_BLOCK, dtype=jnp.int32)
-            lane = jnp.minimum(jnp.searchsorted(ends, nth, side="right"), ends.size - 1).astype(jnp.int32)
-            before = jnp.where(lane > 0, ends[lane - 1], 0)
-            column = jnp.sum(within[lane] <= (nth - before)[:, None], axis=1, dtype=jnp.int32)
-            sender = jnp.where(nth < total, lane * _LANES + column, row.size)
-            reached = targets.at[sender].get(mode="fill", fill_value=like.size)
-            weights = weight if weight.shape[0] == 1 else weight.at[sender].get(mode="fill", fill_value=0)
-            values = row.at[sender].get(mode="fill", fill_value=0)[:, None] * weights
-            return first + _BLOCK, out.at[reached].add(jnp.broadcast_to(values, reached.shape), mode="drop")
+            word = jnp.minimum(jnp.sum(ends[None] <= nth[:, None], axis=1, dtype=jnp.int32), ends.size - 1)
+            rank = nth - jnp.where(word > 0, ends[word - 1], 0)
+            up_to = _count_bits(words[word][:, None] & upper[None])
+            sender = word * _WORD + jnp.sum(up_to <= rank[:, None], axis=1, dtype=jnp.int32)
 
-        start = (jnp.zeros((), jnp.int32), jnp.zeros_like(like))
-        return jax.lax.while_loop(lambda carry: carry[0] < total, body, start)[1]
+            # One row after another: twice as fast on CPU as the rows of a block in one scatter.
+            def add(spike: Array, out: Array) -> Array:
+                j = sender[spike]
+                values = row[j] * weight[jnp.minimum(j, weight.shape[0] - 1)]
+                reached = jnp.minimum(targets[j].astype(jnp.uint32), jnp.uint32(like.size))
+                return out.at[reached].add(jnp.broadcast_to(values, reached.shape), mode="promise_in_bounds")
 
+            return first + _BLOCK, jax.lax.fori_loop(0, jnp.minimum(_BLOCK, total - first), add, out)
+
+        start = (jnp.zeros((), jnp.int32), jnp.zeros(like.size + 1, like.dtype))  # The last for slots without synapse.
+        return jax.lax.while_loop(lambda carry: carry[0] < total, body, start)[1][: like.size]
+
+    bits = jnp.arange(_WORD, dtype=jnp.uint32)
+    upper = (jnp.uint32(2) << bits) - jnp.uint32(1)  # The bits up to each; the last shift overflows to 0, so to all.
     return one(x[0])[None] if x.shape[0] == 1 else jax.lax.map(one, x)
+
+
+def _count_bits(words: Array) -> Array:
+    return jax.lax.population_count(words).astype(jnp.int32)
 
 
 def _events_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Any]:
