@@ -65,6 +65,13 @@ def test_two_processes_equal_one_and_share_a_checkpoint(tmp_path):
     np.testing.assert_allclose(first["arrays"], history["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_stages_on_four_devices_train_as_on_one():
+    example = WORKER.parents[1] / "examples" / "model_parallel.py"
+    run = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr[-4000:]
+
+
 def test_two_devices_equal_one_and_every_leaf_is_on_both():
     step, alone = (make_step(with_metrics, optax.adam(1e-2), mesh=mesh) for mesh in (data_mesh(), None))
     state, history = fit(step.init(make_model(), key=jr.key(0)), step, data(), epochs=1)

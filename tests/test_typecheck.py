@@ -8,9 +8,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import jaxtyping
+import numpy as np
 import pytest
 
 import eqx_dynamics.spiking as snn
+from eqx_graph import EdgeIndex
 from eqx_graph.nn import GCNConv
 from eqx_graph.ops import segment_sum
 
@@ -40,10 +42,11 @@ def test_constructors_are_checked():
 
 
 def test_checks_cost_nothing_once_compiled():
-    """The checks run while tracing; what is compiled knows nothing of them."""
+    """The checks run while tracing; what is compiled knows nothing of them (nor of ids that were checked before)."""
     layer = GCNConv(3, 2, key=jr.key(0))
     call = eqx.filter_jit(lambda x, edges: layer(x, edges))
-    text = call.lower(jnp.ones((4, 3)), jnp.zeros((2, 1), jnp.int32)).as_text()
+    edges = EdgeIndex.from_array(np.zeros((2, 1), np.int32), num_senders=4, num_receivers=4)
+    text = call.lower(jnp.ones((4, 3)), edges).as_text()
     assert "callback" not in text
 
 
