@@ -146,6 +146,31 @@ def test_initialize_finds_the_axes_and_the_dynamics_of_a_linear_system(getkey):
     np.testing.assert_allclose(np.abs(np.angle(found)), angle, atol=5e-3)
 
 
+def test_rounds_of_initialize_tell_two_dynamics_apart(getkey):
+    sizes, angles = jnp.array([0.98, 0.9]), jnp.array([0.1, 0.8])
+    turns = jnp.stack([jnp.stack([jnp.cos(angles), -jnp.sin(angles)]), jnp.stack([jnp.sin(angles), jnp.cos(angles)])])
+    matrices = sizes[:, None, None] * jnp.moveaxis(turns, 2, 0)
+    regimes = jnp.repeat(jnp.arange(40) % 2, 25)
+
+    def step(state, regime_and_kick):
+        state = matrices[regime_and_kick[0]] @ state + 0.2 * regime_and_kick[1]
+        return state, state
+
+    kicks = jr.normal(getkey(), (1000, 2)) * jnp.where(jnp.arange(1000) % 25 == 0, 1.0, 0.0)[:, None]
+    _, states = jax.lax.scan(step, jnp.ones(2), (regimes, kicks))
+    model = tidhy.TiDHy(
+        tidhy.LinearDecoder(2, 4, key=getkey()),
+        tidhy.Hypernetwork(2, 2, 5, activation=jax.nn.softmax, key=getkey()),
+        tidhy.FullRankTransition(2, 2, use_offsets=True, key=getkey()),
+    )
+    recording = (states @ jr.normal(getkey(), (2, 4)))[None]
+    model = tidhy.initialize(model, recording, ridge=1e-3, num_rounds=10, num_restarts=2, key=getkey())
+    found = np.abs(np.linalg.eigvals(np.asarray(model.transition.transition_basis)))
+    np.testing.assert_allclose(np.sort(found[:, 0]), [0.9, 0.98], atol=0.01)
+    with pytest.raises(ValueError, match="`num_rounds` must not be negative and `num_restarts`"):
+        tidhy.initialize(model, recording, num_rounds=1, num_restarts=0, key=getkey())
+
+
 def test_initialize_names_what_it_cannot_use(getkey):
     model = tidhy.TiDHy.recommended(12, key=getkey())
     recording = jr.normal(getkey(), (1, 100, 12))
