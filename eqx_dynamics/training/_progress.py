@@ -47,22 +47,23 @@ class TqdmMeter(AbstractMeter):
 
 
 class RichMeter(AbstractMeter):
-    """`rich`, for those who have it installed."""
+    """`rich`, for those who have it installed; the rate is that of the last half minute."""
 
     def open(self, total: int | None, stream: Any) -> Any:
         need("rich", extra="examples", user="RichMeter")
         console, progress = need("rich.console", extra="examples"), need("rich.progress", extra="examples")
         columns = (
             *progress.Progress.get_default_columns(),
-            progress.TextColumn("{task.completed:.0f} steps {task.fields[text]}"),
+            progress.TextColumn("{task.completed:.0f} steps, {task.fields[rate]:.3g} step/s {task.fields[text]}"),
         )
         bar = progress.Progress(*columns, console=console.Console(file=stream), auto_refresh=False)
         bar.start()
-        return bar, bar.add_task("train", total=total, text="")
+        return bar, bar.add_task("train", total=total, rate=0.0, text="")
 
     def advance(self, bar: Any, num_steps: int, text: str) -> None:
         progress, task = bar
-        progress.update(task, advance=num_steps, text=text, refresh=True)
+        progress.update(task, advance=num_steps)
+        progress.update(task, rate=progress.tasks[task].speed or 0.0, text=text, refresh=True)
 
     def close(self, bar: Any) -> None:
         bar[0].stop()
