@@ -145,9 +145,11 @@ class GATv2Conv(eqx.Module):
             if edge_attr is not None:
                 loops = loop_features(edges, edge_attr, self.fill_value, self.flow)
             num_loops = loops_of(edges)
-            loop_logits = jax.vmap(self._logits)(senders[:num_loops], receivers[:num_loops], loops)
+            ends = (self._ends(senders[:num_loops]), self._ends(receivers[:num_loops]))
+            loop_logits = jax.vmap(self._logits)(*ends, loops)
         edge_values = None if edge_attr is None else edges.arrange(edge_attr)
-        logits = edge_map(edges, self._logits, x_j=senders, x_i=receivers, edge_values=edge_values)
+        ends = {"x_j": self._ends(senders), "x_i": self._ends(receivers)}
+        logits = edge_map(edges, self._logits, **ends, edge_values=edge_values)
         values = split_heads(senders, self.heads)
         attended = attend(edges, logits, values, loop_logits, dropout=self.dropout, key=key)
         out = merge_heads(attended.out, self.concat)
@@ -156,16 +158,25 @@ class GATv2Conv(eqx.Module):
         out = add_bias(out, self.bias)
         return (out, attended.weights(attended.dropped, self.flow)) if return_attention_weights else out
 
+    def _ends(self, x: Float[Array, "rows total"]) -> tuple[Array, Array]:
+        r"""What edges need of their ends: $z$ for the sign of the sum, and $a \odot z$, which has the gradient.
+
+        $a \cdot \mathrm{LeakyReLU}(z_j + z_i) = m \cdot (a \odot z_j + a \odot z_i)$, where the slopes $m$ have no
+        gradient in $z$. So the gradient of $a$ is a sum over nodes; over edges it takes as long as the rest of a step.
+        """
+        return jax.lax.stop_gradient(x), x * self.att.reshape(1, -1)
+
     def _logits(
         self,
-        x_j: Float[Array, " total"],
-        x_i: Float[Array, " total"],
+        x_j: tuple[Float[Array, " total"], Float[Array, " total"]],
+        x_i: tuple[Float[Array, " total"], Float[Array, " total"]],
         edge_values: Float[Array, " edge_dim"] | None = None,
     ) -> Float[Array, " heads"]:
         """Logits of one edge; the sum over channels is a product with a block of ones, which a CPU does fastest."""
-        z = x_i + x_j
+        z, weighted = x_i[0] + x_j[0], x_i[1] + x_j[1]
         if edge_values is not None and self.lin_edge is not None:
-            z = z + self.lin_edge(edge_values)
-        terms = self.att.reshape(-1) * jax.nn.leaky_relu(z, self.negative_slope)
+            on_edge = self.lin_edge(edge_values)
+            z, weighted = z + jax.lax.stop_gradient(on_edge), weighted + on_edge * self.att.reshape(-1)
+        terms = jnp.where(z >= 0, 1.0, self.negative_slope) * weighted
         ones = jnp.ones((terms.shape[0] // self.heads, 1), terms.dtype)
         return terms @ jnp.kron(jnp.eye(self.heads, dtype=terms.dtype), ones)
