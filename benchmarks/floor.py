@@ -1,0 +1,166 @@
+"""What a training step cannot go below on this machine: every piece of it, alone, and how often each layer needs it.
+
+    python benchmarks/floor.py                      # 50,000 nodes, 1,000,000 edges, 64 features, as in compare.py
+    python benchmarks/floor.py --layers gat --edges 100000 --nodes 5000
+
+First the pieces: a copy, dense products, sparse products, gathers and scatters of rows, exponentials, the first touch
+of fresh memory. Then, per layer, the sum of the pieces that its step must do, beside the step itself. A step above its
+sum pays for what joins the pieces; a bar below the sum asks for other kernels, not for a better step.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from _ours import make_step
+from _problem import HEADS, Problem, draw
+from eqx_graph import EdgeIndex, ops
+
+
+def least(function: Callable[..., Any], *args: Any, repeats: int = 7) -> float:
+    """Milliseconds of the fastest of some calls of the compiled function."""
+    compiled = jax.jit(function).lower(*args).compile()
+    jax.block_until_ready(compiled(*args))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def touch(num_bytes: int) -> float:
+    """Milliseconds to write fresh memory of this size once, page by page."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        np.empty(num_bytes, np.uint8)[::4096] = 1
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def pieces(problem: Problem) -> dict[str, float]:
+    """Milliseconds of every piece, by name."""
+    arrays = draw(problem)
+    edges = EdgeIndex.from_array(arrays.edge_index, num_senders=problem.nodes, num_receivers=problem.nodes)
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.standard_normal((problem.nodes, problem.hidden), dtype=np.float32))
+    heads = x.reshape(problem.nodes, HEADS, -1)
+    matrix = jnp.asarray(rng.standard_normal((problem.hidden, problem.hidden), dtype=np.float32))
+    one = jnp.ones(problem.edges)
+    many = jnp.asarray(rng.random((problem.edges, HEADS), np.float32))
+    large = jnp.zeros(2**26, jnp.float32)  # 256 MiB: no cache holds it
+    functions: dict[str, tuple[Callable[..., Any], tuple]] = {
+        "copy of 256 MiB": (lambda a: a + 1, (large,)),
+        "node array, one pass": (lambda a: a + 1, (x,)),
+        "dense product": (lambda a, w: a @ w, (x, matrix)),
+        "dense weight gradient": (lambda a, b: a.T @ b, (x, x + 1)),
+        "sparse product": (ops.matmul, (edges, one, x)),
+        "sparse product, heads": (ops.matmul, (edges, many, heads)),
+        "transposed product, heads": (_transposed(edges, many, heads), (edges, many, heads)),
+        "edge dot products, heads": (ops.edge_dot, (edges, heads, heads + 1)),
+        "features of both ends, forward": (_both_ends, (edges, x, x + 1)),
+        "features of both ends, backward": (
+            jax.grad(lambda a, b, e: _both_ends(e, a, b).sum(), (0, 1)),
+            (x, x + 1, edges),
+        ),
+        "numbers per head of both ends": (lambda e, a: e.send(a) + e.receive(a), (edges, heads[..., 0])),
+        "numbers per head to an end": (lambda e, w: e.sum_received(w), (edges, many)),
+        "maximum per head and receiver": (_largest, (edges, many)),
+        "exponentials per edge and head": (jnp.exp, (many,)),
+    }
+    return {name: least(function, *args) for name, (function, args) in functions.items()}
+
+
+def _transposed(edges: EdgeIndex, weight: jax.Array, values: jax.Array) -> Callable[..., Any]:
+    del edges, weight
+    return lambda e, w, ct: jax.linear_transpose(lambda v: ops.matmul(e, w, v), values)(ct)
+
+
+def _both_ends(edges: EdgeIndex, a: jax.Array, b: jax.Array) -> jax.Array:
+    """One number per edge that needs every feature of both its ends, again in the backward pass."""
+    ones = jnp.ones((a.shape[1], 1))
+    return ops.edge_map(edges, lambda x_j, x_i: jax.nn.relu(x_j + x_i) @ ones, x_j=a, x_i=b)
+
+
+def _largest(edges: EdgeIndex, values: jax.Array) -> jax.Array:
+    low = jnp.full((edges.num_receivers, values.shape[1]), -jnp.inf)
+    return low.at[edges.receivers].max(values, mode="drop")
+
+
+# How often the two layers, forward and backward, need each piece. The input's gradient is not needed.
+_SOFTMAX = {"maximum per head and receiver": 2, "exponentials per edge and head": 2, "numbers per head to an end": 2}
+_ATTENTION = _SOFTMAX | {
+    "sparse product, heads": 2,
+    "transposed product, heads": 2,
+    "edge dot products, heads": 2,
+}
+NEEDS: dict[str, dict[str, int]] = {
+    "gcn": {"dense product": 3, "dense weight gradient": 2, "sparse product": 3, "node array, one pass": 6},
+    "sage": {"dense product": 6, "dense weight gradient": 4, "sparse product": 3, "node array, one pass": 8},
+    "gat": _ATTENTION
+    | {
+        "dense product": 3,
+        "dense weight gradient": 2,
+        "numbers per head of both ends": 4,
+        "numbers per head to an end": 6,
+        "node array, one pass": 10,
+    },
+    "gatv2": _ATTENTION
+    | {
+        "dense product": 6,
+        "dense weight gradient": 4,
+        "features of both ends, forward": 2,
+        "features of both ends, backward": 2,
+        "node array, one pass": 10,
+    },
+    "transformer": _ATTENTION
+    | {
+        "dense product": 12,
+        "dense weight gradient": 8,
+        "edge dot products, heads": 4,
+        "sparse product, heads": 4,
+        "transposed product, heads": 4,
+        "node array, one pass": 12,
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", nargs="+", choices=NEEDS, default=list(NEEDS))
+    parser.add_argument("--nodes", type=int, default=50_000)
+    parser.add_argument("--edges", type=int, default=1_000_000)
+    parser.add_argument("--steps", type=int, default=5)
+    options = parser.parse_args()
+    sizes = {"nodes": options.nodes, "edges": options.edges, "steps": options.steps}
+
+    found = pieces(Problem("gcn", **sizes))
+    print("| piece, alone | ms |\n|---|---|")
+    for name, value in found.items():
+        print(f"| {name} | {value:.2f} |")
+    per_megabyte = touch(2**27) / 2**27 * 1e6
+    print(f"| first touch of a fresh megabyte | {per_megabyte:.3f} |")
+    print(f"\ncopy bandwidth {2 * 2**28 / found['copy of 256 MiB'] / 1e6:.1f} GB/s\n")
+    print("| layer | sum of its pieces ms | first touch of its temporary memory ms | step ms |\n|---|---|---|---|")
+    for layer in options.layers:
+        problem = Problem(layer, **sizes)
+        step, temp_bytes = make_step(problem, draw(problem))
+        step()
+        times = []
+        for _ in range(options.steps):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        total = sum(count * found[name] for name, count in NEEDS[layer].items())
+        fresh = per_megabyte * (temp_bytes() or 0) / 1e6
+        print(f"| {layer} | {total:.1f} | {fresh:.1f} | {1e3 * min(times):.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
