@@ -99,6 +99,10 @@ def test_a_delay_has_a_gradient_and_can_be_learned():
     np.testing.assert_allclose(delay, 5.0, atol=0.05)
 
 
+def _fed_back() -> sp.Recurrent:
+    return sp.Recurrent(sp.LIFCell(3), sp.OneToOne(jnp.ones(3)))
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -111,6 +115,7 @@ def test_a_delay_has_a_gradient_and_can_be_learned():
         (lambda: sp.Delay(3, jnp.ones(2), max_delay=4.0), "`delay` must be one number or broadcast"),
         (lambda: sp.Delay(3, 1.0, dt=0.0), "`dt` must be above 0 ms"),
         (lambda: sp.Delay(3, 1.0)(XS[0], sp.Delay(3, 1.0).init_state()), "`state` of Delay holds"),
+        (lambda: _fed_back()(XS[0], _fed_back().init_state((7,))), r"`state` of Recurrent holds \(7, 3\) but"),
     ],
 )
 def test_refused(call, match):

@@ -36,8 +36,8 @@ class Dale(AbstractParameter):
     r"""Weights whose signs are their senders': $w_{ij} = \sigma_j\, \mathrm{softplus}(r_{ij})$, $r$ learned.
 
     ??? cite "Reference"
-        Song, Yang and Wang, Training excitatory-inhibitory recurrent neural networks, PLoS Comput. Biol. 12, 2016,
-        eq. 5, with softplus where they rectify: no weight dies at zero.
+        Song, Yang and Wang, Training excitatory-inhibitory recurrent neural networks for cognitive tasks, PLoS
+        Computational Biology 12, 2016, with softplus where they rectify: no weight dies at zero.
     """
 
     raw: Float[Array, "..."]

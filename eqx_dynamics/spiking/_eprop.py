@@ -139,8 +139,9 @@ def eprop(
 
     ??? cite "Reference"
         Bellec, Scherr, Subramoney, Hajek, Salaj, Legenstein and Maass, A solution to the learning dilemma for recurrent
-        networks of spiking neurons, Nature Communications 11, 2020, eqs. 1, 4, 13-14 (eligibility), 22-25 (LIF, ALIF),
-        28 (filtered by the readout). Their loss is the sum over time and its regulariser is not included.
+        networks of spiking neurons, Nature Communications 11, 2020, Methods: eligibility traces of LIF and ALIF
+        neurons, and learning signals for regression and classification. Their loss is the sum over time, and their
+        regularisation of firing rates is not included.
     """
     network = model.network
     batch = xs.shape[1:-1]

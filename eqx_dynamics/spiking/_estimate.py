@@ -66,7 +66,7 @@ def forward_gradient(
     **Raises:** `ValueError` if `num_directions` is not positive.
 
     ??? cite "Reference"
-        Baydin, Pearlmutter, Syme, Wood and Torr, Gradients without backpropagation, 2022, arXiv 2202.08587, eq. 4.
+        Baydin, Pearlmutter, Syme, Wood and Torr, Gradients without backpropagation, 2022, arXiv 2202.08587.
     """
     if num_directions < 1:
         raise ValueError(f"`num_directions` must be at least 1; got {num_directions}.")

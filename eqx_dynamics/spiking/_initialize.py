@@ -41,7 +41,7 @@ def fluctuation_std(
 
     ??? cite "Reference"
         Rossbroich, Gygax and Zenke, Fluctuation-driven initialization for spiking neural network training,
-        Neuromorphic Computing and Engineering 2, 2022, eqs. 10-14, in discrete time and with zero-mean weights.
+        Neuromorphic Computing and Engineering 2, 2022, section 2, in discrete time and with zero-mean weights.
     """
     require(fan_in, "fan_in", above=0.0, unit="")
     require(input_rate, "input_rate", above=0.0, up_to=1.0, unit="")

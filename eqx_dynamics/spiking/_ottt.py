@@ -62,8 +62,8 @@ def ottt(
     a reset to a value or one that is not detached, or more than one time constant in a layer.
 
     ??? cite "Reference"
-        Xiao, Meng, Zhang, He and Lin, Online training through time for spiking neural networks, NeurIPS 2022, eqs.
-        5-8 (OTTT with weights changed after the last step, their "OTTT_A").
+        Xiao, Meng, Zhang, He and Lin, Online training through time for spiking neural networks, NeurIPS 2022, section
+        4, with the weights changed after the last step (there OTTT-A).
     """
     betas = _betas(network)
     step = _Step(network, step_loss, betas, xs.shape[0])
@@ -71,16 +71,13 @@ def ottt(
     return jnp.mean(losses), last.gradient
 
 
-class _Step(AbstractCell[_Online]):
+class _Step(eqx.Module):
     """One step of the network, with the gradient that it adds."""
 
     network: Sequential
     step_loss: Callable[[Array, Any], Float[Array, ""]]
     betas: tuple[Any, ...]
     num_steps: int
-
-    def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> _Online:
-        raise NotImplementedError("The traces take their shapes from the inputs: use `start`.")
 
     def start(self, x: Array) -> _Online:
         """Empty traces for inputs like `x`."""
