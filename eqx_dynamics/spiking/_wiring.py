@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from .._cell import AbstractCell
 from .._chunks import AbstractMembraneCell
@@ -114,7 +114,10 @@ class Parallel(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[An
 class DelayState(eqx.Module):
     """State of `Delay`."""
 
-    history: Float[Array, "..."]  # (*batch, steps, *size), the oldest first
+    history: Float[Array, "..."]  # (*batch, steps + 1, *size), a ring
+    newest: Int[
+        Array, "..."
+    ]  # (*batch,), where in the ring the last input is; behind it is the oldest.
 
 
 class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
@@ -174,40 +177,72 @@ class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> DelayState:
         """Nothing came before, with `shape` as leading (batch) axes."""
-        return DelayState(zeros((*shape, self.steps), self.size))
+        return DelayState(zeros((*shape, self.steps + 1), self.size), jnp.zeros(shape, jnp.int32))
 
     @jax.named_scope("eqx_dynamics.Delay")
     def __call__(
         self, x: Input, state: DelayState, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "..."], DelayState]:
-        """One step: `(*batch, *size)` to what came in `delay` ms ago."""
-        ys, state = self.scan_over(x[None], state, key=None, unroll=1, reverse=False)
-        return ys[0], state
+        """One step: `(*batch, *size)` to what came in `delay` ms ago. Of the history only that is touched."""
+        inputs = check_input("Delay", x, self.size, jnp.take(state.history, 0, axis=state.newest.ndim))
+        step = self._step
+        for _ in range(state.newest.ndim):
+            step = jax.vmap(step)
+        y, ring, newest = step(inputs, state.history, state.newest)
+        return out_dtype(x, y), DelayState(ring, newest)
 
     def scan_over(
         self, xs: Input, state: DelayState, *, key: Key[Array, "..."] | None, unroll: int, reverse: bool
     ) -> tuple[Float[Array, "..."], DelayState]:
         """All steps at once."""
-        axis = state.history.ndim - len(self.size) - 1
-        history = jnp.moveaxis(state.history, axis, 0)
-        inputs = xs[::-1] if reverse else xs
-        if inputs.shape[0]:
-            check_input("Delay", inputs[0], self.size, history[0])
-        inputs = inputs.astype(history.dtype)
-        window = jnp.concatenate([history, inputs])
-        ys = self._read(window, inputs.shape[0])
-        kept = jnp.moveaxis(window[window.shape[0] - self.steps :], 0, axis)
-        return out_dtype(xs, ys[::-1] if reverse else ys), DelayState(kept)
+        if xs.shape[0]:
+            check_input("Delay", xs[0], self.size, jnp.take(state.history, 0, axis=state.newest.ndim))
+        inputs = (xs[::-1] if reverse else xs).astype(state.history.dtype)
+        steps = self._steps
+        for _ in range(state.newest.ndim):
+            steps = jax.vmap(steps, in_axes=(1, 0, 0), out_axes=(1, 0, 0))
+        ys, ring, newest = steps(inputs, state.history, state.newest)
+        return out_dtype(xs, ys[::-1] if reverse else ys), DelayState(ring, newest)
 
-    def _read(self, window: Array, num_steps: int) -> Array:
-        in_steps = jnp.asarray(resolve(self.delay, window[0]), window.dtype) / self.dt
-        in_steps = jnp.clip(in_steps.reshape((1,) * (window.ndim - in_steps.ndim) + in_steps.shape), 0, self.steps)
-        whole = jnp.minimum(jnp.floor(jax.lax.stop_gradient(in_steps)), self.steps - 1)
-        fraction = in_steps - whole
-        time = jnp.arange(num_steps, dtype=jnp.int32).reshape((-1,) + (1,) * (window.ndim - 1))
-        newer = jnp.broadcast_to(time + self.steps - whole.astype(jnp.int32), (num_steps, *window.shape[1:]))
-        taken = [jnp.take_along_axis(window, index, axis=0) for index in (newer, newer - 1)]
-        return (1 - fraction) * taken[0] + fraction * taken[1]
+    def _step(self, x: Array, ring: Array, newest: Array) -> tuple[Array, Array, Array]:
+        """One step of one sample."""
+        newest = (newest + 1) % ring.shape[0]
+        ring = ring.at[newest].set(x)
+
+        def ago(steps: int | Array) -> Array:
+            where = (newest - steps) % ring.shape[0]
+            return ring[where] if where.ndim == 0 else jnp.take_along_axis(ring, where[None], axis=0)[0]
+
+        return self._read(ago, x), ring, newest
+
+    def _steps(self, xs: Array, ring: Array, newest: Array) -> tuple[Array, Array, Array]:
+        """All steps of one sample."""
+        length, num_steps = ring.shape[0], xs.shape[0]
+        window = jnp.concatenate([jnp.roll(ring, -newest - 1, axis=0), xs])  # In the order of time.
+
+        def ago(steps: int | Array) -> Array:
+            if isinstance(steps, int):
+                return jax.lax.slice_in_dim(window, length - steps, length - steps + num_steps)
+            time = jnp.arange(length, length + num_steps, dtype=jnp.int32).reshape((-1,) + (1,) * steps.ndim)
+            return jnp.take_along_axis(window, time - steps[None], axis=0)
+
+        newest = (newest + num_steps) % length
+        return self._read(ago, ring[0]), jnp.roll(window[num_steps:], newest + 1, axis=0), newest
+
+    def _read(self, ago: Callable[[int | Array], Array], like: Array) -> Array:
+        """`ago(k)` is what came in `k` steps ago, the same for all lines (an int) or one for each."""
+        delay = resolve(self.delay, like)
+        if isinstance(delay, float):
+            in_steps = round(delay / self.dt, 6)
+            whole = min(math.floor(in_steps), self.steps)
+            fraction = in_steps - whole
+            return (1 - fraction) * ago(whole) + fraction * ago(whole + 1) if fraction else ago(whole)
+        in_steps = jnp.clip(delay / self.dt, 0, self.steps)
+        in_steps = in_steps.reshape((1,) * (like.ndim - in_steps.ndim) + in_steps.shape)
+        whole = jnp.minimum(jnp.floor(jax.lax.stop_gradient(in_steps)), self.steps - 1).astype(jnp.int32)
+        later, earlier = ago(whole), ago(whole + 1)
+        fraction = jnp.expand_dims(in_steps - whole.astype(in_steps.dtype), tuple(range(later.ndim - whole.ndim)))
+        return (1 - fraction) * later + fraction * earlier
 
 
 def _shortcut(y: Array, x: Array) -> Array:
