@@ -24,10 +24,6 @@ from eqx_dynamics import tidhy, training
 # amplified by up to 200 iterations; the numbers are float64.
 RTOL = 1e-8
 
-# Non-convergent by design: its inner loop is balanced by gradients of gradients and stops at its iteration limit.
-SKIPPED = ("gradnorm_inf",)
-
-
 # What is compared, ours, the original's.
 Comparison = tuple[str, Any, Any]
 
@@ -37,8 +33,6 @@ def cases(npz: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Callable[[], lis
     meta = json.loads(str(npz["__meta__"]))
     is_torch = "torch" in meta
     for name, settings in meta["cases"].items():
-        if name in SKIPPED:
-            continue
         if f"{name}/w0/temporal" in npz:
             yield f"{name}/three_steps", ft.partial(_in_float64, _check_training, npz, name, settings)
         else:
@@ -75,8 +69,13 @@ def _check_case(
     given = {key: jnp.asarray(arrays[f"inf/in/{key}"]) for key in ("r_p", "r2_p")}
     given["x"] = jnp.asarray(arrays["inf/in/x"]) if "inf/in/x" in arrays else case.observations[:, 1]
     computed = _compute(case, given, num_steps)
-    expected = tidhy.load_original(case.model, _under(arrays, "grad/"))
-    yield from _leaves("gradient", computed.pop("gradient"), expected)
+    if settings.get("grad_norm_inf"):
+        # From zero latents the first task's size equals its target up to rounding, whose sign then steers the weights:
+        # of such a case only the inference from given latents is defined.
+        computed = {key: value for key, value in computed.items() if key.split("/")[0] not in _STEERED_BY_ROUNDING}
+    expected = None if "gradient" not in computed else tidhy.load_original(case.model, _under(arrays, "grad/"))
+    if expected is not None:
+        yield from _leaves("gradient", computed.pop("gradient"), expected)
     for key, got in computed.items():
         want = arrays[key]
         if key.startswith("eval/") and key.split("/")[1] in _UNDEFINED_AT_START:
@@ -88,6 +87,7 @@ def _check_case(
         yield key, got, want
 
 
+_STEERED_BY_ROUNDING = ("gradient", "forward", "eval")
 _UNDEFINED_AT_START = ("R2_hat", "R_bar", "I_bar", "Ut", "W", "b", "spatial_loss_rbar", "temp_loss")
 
 
@@ -212,6 +212,7 @@ def torch_solver(s: dict[str, Any]) -> tidhy.SgdNesterov:
         absolute_below=0.0,
         prior_at_iterate=True,
         coupling=tidhy.Coupling("batch_mean", "batch" if s["batch_converge"] else "all_sequences"),
+        balance=tidhy.InnerGradNorm(s["grad_alpha_inf"], s["lr_weights_inf"]) if s["grad_norm_inf"] else None,
     )
 
 

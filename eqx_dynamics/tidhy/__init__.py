@@ -84,6 +84,7 @@ from .solvers import (
     Coupling as Coupling,
     HardTanh as HardTanh,
     Implicit as Implicit,
+    InnerGradNorm as InnerGradNorm,
     Iterate as Iterate,
     JointStart as JointStart,
     ProximalGradient as ProximalGradient,

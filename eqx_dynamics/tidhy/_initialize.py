@@ -20,7 +20,7 @@ def initialize(
     segment_length: int = 40,
     ridge: float = 1.0,
     num_rounds: int = 0,
-    num_restarts: int = 5,
+    num_restarts: int = 20,
     key: PRNGKeyArray,
 ) -> TiDHy:
     r"""The same model, started near the data instead of at random.

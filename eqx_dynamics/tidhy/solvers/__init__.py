@@ -7,6 +7,7 @@ from ._base import (
 )
 from ._gauss_newton import ReducedGaussNewton as ReducedGaussNewton
 from ._implicit import Implicit as Implicit
+from ._inner_gradnorm import InnerGradNorm as InnerGradNorm
 from ._proximal import ProximalGradient as ProximalGradient
 from ._saturation import (
     HardTanh as HardTanh,

@@ -13,6 +13,7 @@ from .._model import TiDHy
 from .._problem import StepProblem, freeze
 from .._types import SEQUENCES, LatentState, RealScalar
 from ._base import AbstractIterativeSolver, Iterate
+from ._inner_gradnorm import InnerGradNorm
 
 
 class Coupling(eqx.Module):
@@ -41,6 +42,10 @@ class Coupling(eqx.Module):
         change, size = jnp.sqrt(change), jnp.sqrt(size)
         return jnp.where(size < absolute_below, change, change / (size + 1e-16))
 
+    def total(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The sum over the sequences whose gradients are averaged: all of a batch, or this one."""
+        return x if self.reduction == "sum" else jax.lax.psum(x, SEQUENCES)
+
     def all_agree(self, is_converged: Bool[Array, ""]) -> Bool[Array, ""]:
         """Whether this sequence may stop."""
         if self.criterion != "all_sequences":
@@ -68,6 +73,7 @@ class SgdNesterov(AbstractIterativeSolver):
     - `prior_at_iterate`: evaluate a learned prior at each iterate, held constant, as published, instead of once at the
       latents of the step before. The context then chases the prior's fixed point and does not know its past.
     - `coupling`: how sequences of a batch influence each other.
+    - `balance`: reweigh the gradients at every iteration, as published under `grad_norm_inf`.
 
     **Raises:** `ValueError` if `max_steps` is too small for `num_halvings` or a rate is not positive.
     """
@@ -86,6 +92,7 @@ class SgdNesterov(AbstractIterativeSolver):
     sign_of_zero: Literal[0, 1] = eqx.field(static=True, default=0)
     prior_at_iterate: bool = eqx.field(static=True, default=False)
     coupling: Coupling = Coupling()
+    balance: InnerGradNorm | None = None
 
     is_differentiable: ClassVar[bool] = False
 
@@ -105,11 +112,21 @@ class SgdNesterov(AbstractIterativeSolver):
         return problem
 
     def init(self, problem: StepProblem, previous: LatentState) -> Iterate:
-        return first_iterate(LatentState(jnp.zeros_like(previous.latents), previous.context_latents))
+        first = first_iterate(LatentState(jnp.zeros_like(previous.latents), previous.context_latents))
+        if self.balance is None:
+            return first
+        memory = (first.memory, self.balance.init(previous.latents))
+        return eqx.tree_at(lambda iterate: iterate.memory, first, memory)
 
     def step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
-        gradient = self._gradient(problem, iterate.state)
-        return self.descend(iterate, gradient)
+        if self.balance is None:
+            return self.descend(iterate, self._gradient(problem, iterate.state))
+        momentum, weights = iterate.memory
+        gradient, weights = self.balance(
+            problem, iterate.state, weights, self.coupling.gradient_scale(), self.coupling.total
+        )
+        new = self.descend(Iterate(iterate.state, momentum, iterate.num_steps, iterate.is_converged), gradient)
+        return Iterate(new.state, (new.memory, weights), new.num_steps, new.is_converged)
 
     def descend(self, iterate: Iterate, gradient: LatentState) -> Iterate:
         """One momentum update along a gradient, with thresholds and saturations, and the convergence test."""
