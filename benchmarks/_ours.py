@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import optax
 
-from _problem import EDGE_FEATURES, HEADS, Arrays, Problem
+from _problem import EDGE_FEATURES, HEADS, Arrays, Problem, cross_entropy
 from eqx_graph import EdgeIndex
 from eqx_graph.nn.conv import EdgeConv, GATConv, GATv2Conv, GCNConv, NNConv, SAGEConv, TransformerConv, gcn_norm
 
@@ -67,7 +67,7 @@ def make_step(problem: Problem, arrays: Arrays) -> tuple[Callable[[], float], Ca
     def train_step(batch, model, state):
         def loss_fn(model):
             x, edges, edge_attr, y = batch
-            return optax.softmax_cross_entropy_with_integer_labels(model(x, edges, edge_attr), y).mean()
+            return cross_entropy(model(x, edges, edge_attr), y)
 
         loss, grads = eqx.filter_value_and_grad(loss_fn)(model)
         updates, state = optimizer.update(grads, state)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from _problem import EDGE_FEATURES, HEADS, Arrays, Peer, Problem
+from _problem import EDGE_FEATURES, HEADS, Arrays, Peer, Problem, cross_entropy
 
 
 Step = tuple[Callable[[], float], Callable[[], int | None]]
@@ -118,7 +118,7 @@ def _jraphx(problem: Problem, arrays: Arrays) -> Step:
     @nnx.jit
     def train_step(net, optimizer, x, edge_index, y):
         def loss_fn(net):
-            return optax.softmax_cross_entropy_with_integer_labels(net(x, edge_index), y).mean()
+            return cross_entropy(net(x, edge_index), y)
 
         loss, grads = nnx.value_and_grad(loss_fn)(net)
         optimizer.update(net, grads)
@@ -175,7 +175,7 @@ def _jraph(problem: Problem, arrays: Arrays) -> Step:
         for k in range(2):
             graph = conv(params, k, graph)
             graph = graph._replace(nodes=jax.nn.relu(graph.nodes))
-        return optax.softmax_cross_entropy_with_integer_labels(graph.nodes @ params["out"], y).mean()
+        return cross_entropy(graph.nodes @ params["out"], y)
 
     optimizer = optax.adam(1e-3)
     state = optimizer.init(params)
