@@ -58,7 +58,7 @@ def loss_terms(
     """
     is_observed = jnp.ones(observations.shape, bool) if mask is None else mask
     observations = jnp.where(is_observed, observations, 0.0)
-    is_step = jnp.any(is_observed, axis=-1)
+    is_step = jnp.ones(observations.shape[:2], bool) if mask is None else jnp.any(mask, axis=-1)
     has_previous = jnp.concatenate([before.is_started[:, None], is_step[:, 1:]], axis=1) & is_step
     latents, context_latents = solution.latents, solution.context_latents
     previous = shift(solution, before)
@@ -102,12 +102,15 @@ def r_squared(
     mask: Bool[Array, "batch time observations"] | None = None,
 ) -> Float[Array, ""]:
     r"""$1 - \sum (x - \hat x)^2 / \sum (x - \bar x)^2$ over observed entries, $\bar x$ the mean of each channel."""
-    mask = jnp.ones(observations.shape, bool) if mask is None else mask
-    observations, estimates = jnp.where(mask, observations, 0.0), jnp.where(mask, estimates, 0.0)
-    counts = jnp.maximum(jnp.sum(mask, axis=(0, 1), keepdims=True), 1).astype(observations.dtype)
-    means = jnp.sum(observations, axis=(0, 1), keepdims=True) / counts
-    residual = jnp.sum(jnp.where(mask, (observations - estimates) ** 2, 0.0))
-    total = jnp.sum(jnp.where(mask, (observations - means) ** 2, 0.0))
+    if mask is None:  # no array of ones: the compiler would spend seconds on summing a large constant
+        means = jnp.mean(observations, axis=(0, 1), keepdims=True)
+        residual, total = jnp.sum((observations - estimates) ** 2), jnp.sum((observations - means) ** 2)
+    else:
+        observations, estimates = jnp.where(mask, observations, 0.0), jnp.where(mask, estimates, 0.0)
+        counts = jnp.maximum(jnp.sum(mask, axis=(0, 1), keepdims=True), 1).astype(observations.dtype)
+        means = jnp.sum(observations, axis=(0, 1), keepdims=True) / counts
+        residual = jnp.sum(jnp.where(mask, (observations - estimates) ** 2, 0.0))
+        total = jnp.sum(jnp.where(mask, (observations - means) ** 2, 0.0))
     return 1 - residual / jnp.maximum(total, jnp.finfo(observations.dtype).tiny)
 
 
