@@ -99,6 +99,19 @@ def test_a_delay_has_a_gradient_and_can_be_learned():
     np.testing.assert_allclose(delay, 5.0, atol=0.05)
 
 
+def test_feedback_through_a_convolution():
+    """One channel axis and one of space; the spikes of a step reach the neighbours in the next."""
+    conv = eqx.nn.Conv1d(2, 2, 3, padding=1, key=jr.key(0))
+    cell, xs = sp.LIFCell((2, 4), 5.0), 4 * jr.normal(jr.key(1), (6, 3, 2, 4))
+    net = sp.Recurrent(cell, conv)
+    ys, _ = jax.jit(lambda xs: scan(net, xs, net.init_state((3,))))(xs)
+    state, spikes = cell.init_state((3,)), jnp.zeros((3, 2, 4))
+    for x, y in zip(xs, ys, strict=True):
+        spikes, state = cell(x + jax.vmap(conv)(spikes), state)
+        np.testing.assert_array_equal(y, spikes)
+    assert 0.05 < float(ys.mean()) < 0.95
+
+
 def _fed_back() -> sp.Recurrent:
     return sp.Recurrent(sp.LIFCell(3), sp.OneToOne(jnp.ones(3)))
 
