@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
@@ -104,7 +105,8 @@ def plot(config: Config, model: Sequential, images: np.ndarray, labels: np.ndarr
     axes[0, 0].set_title(f"Digit {labels[0]}", loc="left")
     plot_activity(layers, ax=axes[1, 1])
     figure.savefig(config.output / "digits_convolution_spikes.png", dpi=120)
-    kernels = {f"layer {i + 1}": np.asarray(model.layers[k].weight) for i, k in enumerate((0, 2, 5))}
+    weights = [leaf for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)) if leaf.shape[-1] > 1]
+    kernels = {f"layer {i + 1}": leaf for i, leaf in enumerate(weights)}
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     plot_weight_distribution(kernels, ax=axis)
     figure.savefig(config.output / "digits_convolution_weights.png", dpi=120)

@@ -148,8 +148,9 @@ def plot(path: pathlib.Path, net: Sequential, test: Recording, predicted: dict[s
     plot_raster(spikes, dt=dt, ax=axes[1, 0])
     axes[1, 0].set_title(f"what trial {trial} sets off", loc="left")
     busiest = np.argsort(-np.asarray(spikes.sum(0)))[:3]
-    cell = net.layers[1].cell
-    threshold = cell.threshold + cell.adaptation.strength * neurons.adaptation[:, busiest]
+    layer = net.layers[1]
+    assert isinstance(layer, Recurrent) and isinstance(layer.cell, LIFCell)
+    threshold = jax.vmap(layer.cell.threshold_of)(neurons)[:, busiest]
     labels = tuple(f"neuron {i}" for i in busiest)
     plot_membrane(
         neurons.membrane[:, busiest],
