@@ -93,3 +93,27 @@ def test_perceptron_sizes_options_and_errors(getkey):
     for match, call in bad.items():
         with pytest.raises((ValueError, TypeError), match=match):
             call()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda k: egnn.GCNConv(0, 2, key=k), "`in_features` must be at least 1; got 0"),
+        (lambda k: egnn.SAGEConv((3, -1), 2, key=k), r"`in_features` must be at least 1; got \(3, -1\)"),
+        (lambda k: egnn.GATConv(4, 2, heads=0, key=k), "`heads` must be at least 1; got 0"),
+        (lambda k: egnn.GATv2Conv(4, 2, edge_dim=0, key=k), "`edge_dim` must be at least 1; got 0"),
+        (
+            lambda k: egnn.TransformerConv(4, 2, dropout=2.0, key=k),
+            r"`dropout` must be a probability in \[0, 1\]; got 2.0",
+        ),
+        (
+            lambda k: egnn.GCN(4, 8, 2, dropout=float("nan"), key=k),
+            r"`dropout` must be a probability in \[0, 1\]; got nan",
+        ),
+        (lambda k: egnn.GIN(4, 0, 2, key=k), "`hidden_features` must be at least 1; got 0"),
+        (lambda k: egnn.MLP([4, 0, 2], key=k), r"`channel_list` must be at least 1; got \(4, 0, 2\)"),
+    ],
+)
+def test_sizes_and_rates_that_make_no_layer_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(jr.key(0))

@@ -1,7 +1,14 @@
-"""Dropout with an error that says what to do when its key is missing."""
+"""Dropout with errors that say what to do: a rate that is no probability, a key that is missing."""
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def make_dropout(rate: float) -> eqx.nn.Dropout:
+    """`eqx.nn.Dropout(rate)`; a rate outside $[0, 1]$ is a `ValueError`."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f"`dropout` must be a probability in [0, 1]; got {rate}.")
+    return eqx.nn.Dropout(rate)
 
 
 def is_active(dropout: eqx.nn.Dropout) -> bool:

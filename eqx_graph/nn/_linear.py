@@ -46,6 +46,13 @@ def check_features(x: Float[Array, "rows features"], features: int, *, name: str
         )
 
 
+def check_sizes(**sizes: int | tuple[int, ...] | None) -> None:
+    """Raise `ValueError` naming the first size (or pair of sizes) below 1; `None` stands for one that is not used."""
+    for name, size in sizes.items():
+        if size is not None and min(size if isinstance(size, tuple) else (size,)) < 1:
+            raise ValueError(f"`{name}` must be at least 1; got {size}.")
+
+
 def add_bias(x: Float[Array, "rows out"], bias: Float[Array, " out"] | None) -> Float[Array, "rows out"]:
     """`x + bias`, or `x` when there is none."""
     return x if bias is None else x + jnp.expand_dims(bias, 0)

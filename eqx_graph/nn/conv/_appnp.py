@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._dropout import drop, is_active
+from .._dropout import drop, is_active, make_dropout
 from ._adjacency import Adjacency, AdjacencyLike, Flow, as_adjacency, gcn_norm
 from ._sg import check_hops
 
@@ -52,7 +52,7 @@ class APPNP(eqx.Module):
         **Raises:** `ValueError` for a negative `K`.
         """
         self.alpha = alpha
-        self.dropout = eqx.nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.K = check_hops(K)
         self.add_self_loops = add_self_loops
         self.normalize = normalize

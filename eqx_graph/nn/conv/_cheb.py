@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...data import AbstractEdges, EdgeIndexLike
 from ...ops import segment_sum
-from .._linear import add_bias, check_features, glorot_linear
+from .._linear import add_bias, check_features, check_sizes, glorot_linear
 from ._adjacency import Adjacency, Flow, as_adjacency, at_least_float32, inverse, inverse_sqrt, resolve_num_nodes
 
 
@@ -58,6 +58,7 @@ class ChebConv(eqx.Module):
 
         **Raises:** `ValueError` for `K` below 1 or an unknown normalization.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         if K < 1:
             raise ValueError(f"`K` (number of Chebyshev polynomials) must be at least 1; got {K}.")
         if normalization not in (None, "sym", "rw"):

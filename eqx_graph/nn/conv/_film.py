@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...data import AbstractEdges, EdgeIndexLike
-from .._linear import project
+from .._linear import check_sizes, project
 from .._message_passing import MessagePassing
 from .._rows import apply_rows
 from ..aggr import AbstractAggregation
@@ -65,6 +65,7 @@ class FiLMConv(MessagePassing):
 
         **Raises:** `ValueError` for `num_relations` below 1.
         """
+        check_sizes(in_features=in_features, out_features=out_features, num_relations=num_relations)
         if num_relations < 1:
             raise ValueError(f"`num_relations` must be at least 1; got {num_relations}.")
         src, dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
 from ...ops import edge_map
-from .._linear import add_bias, glorot, glorot_linear, project
+from .._dropout import make_dropout
+from .._linear import add_bias, check_sizes, glorot, glorot_linear, project
 from ._adjacency import Flow
 from ._attend import (
     AttentionWeights,
@@ -88,6 +89,7 @@ class GATConv(eqx.Module):
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the Glorot-uniform weights.
         """
+        check_sizes(in_features=in_features, out_features=out_features, heads=heads, edge_dim=edge_dim)
         k_src, k_dst, k_edge, k_res, k_att = jr.split(key, 5)
         in_dst = in_features[1] if isinstance(in_features, tuple) else in_features
         total = heads * out_features
@@ -104,7 +106,7 @@ class GATConv(eqx.Module):
         out = total if concat else out_features
         self.res = glorot_linear(in_dst, out, key=k_res) if residual else None
         self.bias = jnp.zeros(out) if bias else None
-        self.dropout = eqx.nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.negative_slope = negative_slope
         self.fill_value = fill_value
         self.heads = heads

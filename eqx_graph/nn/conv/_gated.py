@@ -10,7 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
-from .._linear import add_bias, check_features, project, uniform
+from .._linear import add_bias, check_features, check_sizes, project, uniform
 from .._message_passing import MessagePassing
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
@@ -54,6 +54,7 @@ class GatedGraphConv(eqx.Module):
 
         **Raises:** `ValueError` for `num_layers` below 1.
         """
+        check_sizes(out_features=out_features)
         if num_layers < 1:
             raise ValueError(f"`num_layers` must be at least 1; got {num_layers}.")
         k_weight, k_rnn = jr.split(key)
@@ -129,6 +130,7 @@ class ResGatedGraphConv(MessagePassing):
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
         """
+        check_sizes(in_features=in_features, out_features=out_features, edge_dim=edge_dim)
         src, dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
         extra = 0 if edge_dim is None else edge_dim
         keys = jr.split(key, 4)

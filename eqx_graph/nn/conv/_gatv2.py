@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
 from ...ops import edge_map
-from .._linear import add_bias, glorot, glorot_linear, project
+from .._dropout import make_dropout
+from .._linear import add_bias, check_sizes, glorot, glorot_linear, project
 from ._adjacency import Flow
 from ._attend import (
     AttentionWeights,
@@ -75,6 +76,7 @@ class GATv2Conv(eqx.Module):
 
         **Raises:** `ValueError` for `share_weights` with different sizes on the two sides.
         """
+        check_sizes(in_features=in_features, out_features=out_features, heads=heads, edge_dim=edge_dim)
         in_src, in_dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
         if share_weights and in_src != in_dst:
             raise ValueError(f"`share_weights` needs as many features on either side; got in_features={in_features}.")
@@ -87,7 +89,7 @@ class GATv2Conv(eqx.Module):
         out = total if concat else out_features
         self.res = glorot_linear(in_dst, out, key=k_res) if residual else None
         self.bias = jnp.zeros(out) if bias else None
-        self.dropout = eqx.nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.negative_slope = negative_slope
         self.fill_value = fill_value
         self.heads = heads

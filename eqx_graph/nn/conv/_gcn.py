@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._linear import add_bias, glorot_linear
+from .._linear import add_bias, check_sizes, glorot_linear
 from ._adjacency import AdjacencyLike, Flow, as_adjacency, convolve, gcn_norm
 
 
@@ -51,6 +51,7 @@ class GCNConv(eqx.Module):
 
         **Raises:** `ValueError` for `add_self_loops=True` with `normalize=False`.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         add_self_loops = normalize if add_self_loops is None else add_self_loops
         if add_self_loops and not normalize:
             raise ValueError(

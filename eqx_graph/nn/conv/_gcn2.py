@@ -7,7 +7,7 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._linear import check_features, glorot
+from .._linear import check_features, check_sizes, glorot
 from ._adjacency import AdjacencyLike, Flow, as_adjacency, gcn_norm
 
 
@@ -55,6 +55,7 @@ class GCN2Conv(eqx.Module):
 
         **Raises:** `ValueError` if only one of `theta` and `layer` is given.
         """
+        check_sizes(in_features=in_features)
         if (theta is None) != (layer is None):
             raise ValueError(f"`theta` and `layer` must be given together; got theta={theta} and layer={layer}.")
         k1, k2 = jr.split(key)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
+from .._linear import check_sizes
 from .._message_passing import MessagePassing
 from .._rows import apply_rows
 from ..aggr import AbstractAggregation
@@ -124,6 +125,7 @@ class GINEConv(MessagePassing):
 
         **Raises:** `ValueError` if `edge_dim` is given without `key`, or `nn` does not tell its input features.
         """
+        check_sizes(edge_dim=edge_dim)
         self.nn = nn
         self.eps = jnp.full(1, eps) if train_eps else float(eps)
         self.lin = None

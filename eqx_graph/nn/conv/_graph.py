@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
-from .._linear import project
+from .._linear import check_sizes, project
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, aggregated_features, as_aggregation
 from ._adjacency import Flow, convolve
@@ -46,6 +46,7 @@ class GraphConv(eqx.Module):
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         in_src, in_dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
         k_aggr, k_rel, k_root = jr.split(key, 3)
         self.aggregation = as_aggregation(aggr, in_src, key=k_aggr)

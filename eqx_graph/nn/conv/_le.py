@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
 from ...ops import matmul
-from .._linear import project
+from .._linear import check_sizes, project
 from ._adjacency import Flow, arrange_weight
 from ._neighbors import Nodes, endpoints
 
@@ -45,6 +45,7 @@ class LEConv(eqx.Module):
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         src, dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
         keys = jr.split(key, 3)
         self.lin1 = eqx.nn.Linear(src, out_features, use_bias=bias, key=keys[0])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._linear import add_bias, check_features, project
+from .._linear import add_bias, check_features, check_sizes, project
 from ._adjacency import AdjacencyLike, Flow, gcn_norm
 
 
@@ -49,6 +49,7 @@ class MixHopConv(eqx.Module):
 
         **Raises:** `ValueError` for no power, or one below 0.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         if len(powers) == 0 or min(powers) < 0:
             raise ValueError(f"`powers` must hold at least one number, none below 0; got {list(powers)}.")
         keys = jr.split(key, max(powers) + 1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
-from .._linear import add_bias, check_features, project
+from .._linear import add_bias, check_features, check_sizes, project
 from .._message_passing import MessagePassing
 from .._rows import apply_row
 from ..aggr import AbstractAggregation
@@ -64,6 +64,7 @@ class NNConv(eqx.Module):
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the root's linear map.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         in_src, in_dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
         self.nn = nn
         self.lin = eqx.nn.Linear(in_dst, out_features, use_bias=False, key=key) if root_weight else None

@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
-from .._linear import project
+from .._linear import check_sizes, project
 from .._unit import unit_rows
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, aggregated_features, as_aggregation
@@ -58,6 +58,7 @@ class SAGEConv(eqx.Module):
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         in_src, in_dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
         k_aggr, k_lin, k_l, k_r = jr.split(key, 4)
         self.aggregation = as_aggregation(aggr, in_src, key=k_aggr)

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._linear import check_sizes
 from ._adjacency import AdjacencyLike, Flow, convolve, gcn_norm
 
 
@@ -42,6 +43,7 @@ class SGConv(eqx.Module):
 
         **Raises:** `ValueError` for a negative `K`.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         self.lin = eqx.nn.Linear(in_features, out_features, use_bias=bias, key=key)
         self.K = check_hops(K)
         self.add_self_loops = add_self_loops
@@ -105,6 +107,7 @@ class SSGConv(eqx.Module):
 
         **Raises:** `ValueError` for `K` below 1.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         self.lin = eqx.nn.Linear(in_features, out_features, use_bias=bias, key=key)
         self.alpha = alpha
         self.K = check_hops(K, least=1)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._linear import add_bias, check_features
+from .._linear import add_bias, check_features, check_sizes
 from ._adjacency import AdjacencyLike, Flow, as_adjacency, gcn_norm
 from ._sg import check_hops
 
@@ -48,6 +48,7 @@ class TAGConv(eqx.Module):
 
         **Raises:** `ValueError` for a negative `K`.
         """
+        check_sizes(in_features=in_features, out_features=out_features)
         keys = jr.split(key, check_hops(K) + 1)
         self.lins = [eqx.nn.Linear(in_features, out_features, use_bias=False, key=k) for k in keys]
         self.bias = jnp.zeros(out_features) if bias else None

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
 from ...ops import edge_dot, edge_map
-from .._linear import project
+from .._dropout import make_dropout
+from .._linear import check_sizes, project
 from .._message_passing import MessagePassing
 from ..aggr import AbstractAggregation, Sum
 from ._adjacency import Flow
@@ -76,6 +77,7 @@ class TransformerConv(eqx.Module):
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
         """
+        check_sizes(in_features=in_features, out_features=out_features, heads=heads, edge_dim=edge_dim)
         in_src, in_dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
         keys = jr.split(key, 6)
         total = heads * out_features
@@ -87,7 +89,7 @@ class TransformerConv(eqx.Module):
         self.lin_skip = eqx.nn.Linear(in_dst, out, use_bias=bias, key=keys[4])
         gated = beta and root_weight
         self.lin_beta = eqx.nn.Linear(3 * out, 1, use_bias=False, key=keys[5]) if gated else None
-        self.dropout = eqx.nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.heads = heads
         self.concat = concat
         self.root_weight = root_weight

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ...data import EdgeIndexLike
-from .._dropout import drop
-from .._linear import project
+from .._dropout import drop, make_dropout
+from .._linear import check_sizes, project
 from ..aggr import AggregationLike
 from ..conv import Adjacency, GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
 from ..conv._attend import FillValue
@@ -54,6 +54,7 @@ def _assemble(
     """The parts of a stack; `make_conv(in_features, out_features, is_last, key)` builds one layer."""
     if num_layers < 1:
         raise ValueError(f"`num_layers` must be at least 1; got {num_layers}.")
+    check_sizes(in_features=in_features, hidden_features=hidden_features, out_features=out_features)
     keys = jr.split(key, num_layers + 2)
     ends_in_conv = out_features is not None and jk is None
     last = out_features if out_features is not None and ends_in_conv else hidden_features
@@ -66,7 +67,7 @@ def _assemble(
         convs=[make_conv(*row) for row in zip(sizes[:-1], sizes[1:], final, keys[2:], strict=True)],
         norms=[as_norm(norm, hidden_features) for _ in range(normed)],
         act=as_activation(act),
-        dropout=eqx.nn.Dropout(dropout),
+        dropout=make_dropout(dropout),
         jk=None if jk is None or jk == "last" else JumpingKnowledge(jk, hidden_features, num_layers, key=keys[0]),
         lin=None if jk is None else eqx.nn.Linear(wide, out, key=keys[1]),
         act_first=act_first,

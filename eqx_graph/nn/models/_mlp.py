@@ -9,8 +9,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._dropout import drop
-from .._linear import project
+from .._dropout import drop, make_dropout
+from .._linear import check_sizes, project
 from .._rows import AbstractRowModule
 from ._resolve import Activation, Norm, apply_norm, as_activation, as_norm
 
@@ -63,6 +63,7 @@ class MLP(AbstractRowModule):
         **Raises:** `ValueError` if sizes are missing or do not match.
         """
         sizes = _sizes(channel_list, in_features, hidden_features, out_features, num_layers)
+        check_sizes(channel_list=tuple(sizes))
         layers = len(sizes) - 1
         biases = [bias] * layers if isinstance(bias, bool) else list(bias)
         rates = [dropout] * layers if isinstance(dropout, int | float) else list(dropout)
@@ -77,7 +78,7 @@ class MLP(AbstractRowModule):
         ]
         self.norms = [as_norm(norm, size) for size in (sizes[1:-1] if plain_last else sizes[1:])]
         self.act = as_activation(act)
-        self.dropouts = [eqx.nn.Dropout(rate) for rate in rates]
+        self.dropouts = [make_dropout(rate) for rate in rates]
         self.act_first = act_first
         self.plain_last = plain_last
 
