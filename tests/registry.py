@@ -153,6 +153,7 @@ CELLS: dict[str, Cell] = {
                 ),
             ]
         ),
+        slow=True,
     ),
     "Residual-Delay": Cell(
         lambda key: snn.Residual(snn.Delay(3, jnp.array([0.4, 1.3, 2.6]), max_delay=3.0)), smooth=True
