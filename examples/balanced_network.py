@@ -61,13 +61,11 @@ class Config:
     output: pathlib.Path = pathlib.Path("demo_output")
 
     @property
-    def excitatory_inputs(self) -> float:
-        """Mean number of a neuron's excitatory synapses."""
+    def excitatory_inputs(self) -> float:  # of a neuron
         return 0.8 * self.num_neurons * self.probability
 
     @property
-    def external_rate(self) -> float:
-        """Spikes a ms that all of a neuron's external synapses bring."""
+    def external_rate(self) -> float:  # spikes a ms that all of a neuron's external synapses bring
         return self.drive * self.threshold / (self.weight * self.tau_mem)
 
 
@@ -174,9 +172,10 @@ def main(config: Config) -> dict[str, float]:
 
     _, state = run(network, network.init_state(key=keys[1]), round(config.warm_up / config.dt), keys[2])
     num_steps = round(config.duration / config.dt)
-    simulate = run.lower(network, state, num_steps, keys[3]).compile()
+    arguments = network, state, num_steps, keys[3]
+    simulate = run.lower(*arguments).compile()
     start = time.perf_counter()
-    (shares, watched), _ = jax.block_until_ready(simulate(network, state, num_steps, keys[3]))
+    (shares, watched), _ = jax.block_until_ready(simulate(*arguments))
     seconds = time.perf_counter() - start
 
     rate, cv = 1000 / config.dt * float(shares.mean()), irregularity(np.asarray(watched))
@@ -188,7 +187,6 @@ def main(config: Config) -> dict[str, float]:
     axes[1].axhline(expected_rate, color="C3", linestyle="--")  # theory
     plot_rates({"1,000 neurons": watched}, dt=config.dt, ax=axes[2])
     figure.savefig(config.output / "balanced_network.png", dpi=110)
-    plt.close(figure)
     print(f"rate {rate:.1f} Hz (theory {expected_rate:.1f}), CV {cv:.2f} (theory {expected_cv:.2f})")
     print(
         f"{config.duration / 1000:g} s simulated in {seconds:.1f} s; {config.duration / 1000 / seconds:.2f} s a second"

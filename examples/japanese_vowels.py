@@ -150,7 +150,7 @@ def plot(path: pathlib.Path, net: Sequential, test: Recording, predicted: dict[s
     busiest = np.argsort(-np.asarray(spikes.sum(0)))[:3]
     layer = net.layers[1]
     assert isinstance(layer, Recurrent) and isinstance(layer.cell, LIFCell)
-    threshold = jax.vmap(layer.cell.threshold_of)(neurons)[:, busiest]
+    threshold = jnp.asarray(layer.cell.threshold_of(neurons))[:, busiest]
     labels = tuple(f"neuron {i}" for i in busiest)
     plot_membrane(
         neurons.membrane[:, busiest],
