@@ -47,15 +47,14 @@ from ._encoders import (
 )
 
 # Learning online
-from ._eprop import (
+from ._eprop import EProp as EProp, eprop as eprop
+from ._estimate import forward_gradient as forward_gradient, with_gradient as with_gradient
+from ._feedback import (
     AbstractFeedback as AbstractFeedback,
     AdaptiveFeedback as AdaptiveFeedback,
-    EProp as EProp,
     RandomFeedback as RandomFeedback,
     SymmetricFeedback as SymmetricFeedback,
-    eprop as eprop,
 )
-from ._estimate import forward_gradient as forward_gradient, with_gradient as with_gradient
 from ._initialize import (
     fluctuation_rate as fluctuation_rate,
     fluctuation_std as fluctuation_std,

@@ -1,6 +1,5 @@
 """Learning without a backward pass through time: e-prop."""
 
-import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from .._cell import AbstractCell
 from .._scan import scan
 from .._sequential import Sequential
 from ._connections import DenseConnection, value_of
+from ._feedback import AbstractFeedback, SymmetricFeedback
 from ._li import LICell
 from ._neuron import AbstractNeuron
 from ._parameter import resolve
@@ -21,52 +21,6 @@ from ._recurrent import Recurrent, RecurrentState
 
 
 StepLoss = Callable[[Array, Any], Float[Array, ""]]
-
-
-class AbstractFeedback(eqx.Module):
-    """How the error of the readout reaches the neurons: the learning signal is the error times a matrix."""
-
-    @abc.abstractmethod
-    def matrix_for(self, readout: Float[Array, "outputs neurons"]) -> Float[Array, "outputs neurons"]:
-        """The matrix, given the weights of the readout."""
-
-    @abc.abstractmethod
-    def gradient(self, readout_gradient: Float[Array, "outputs neurons"]) -> "AbstractFeedback":
-        """What is trained here, given the gradient of the readout's weights."""
-
-
-class SymmetricFeedback(AbstractFeedback):
-    """The readout's own weights: exact, for what does not pass from neuron to neuron."""
-
-    def matrix_for(self, readout: Float[Array, "outputs neurons"]) -> Float[Array, "outputs neurons"]:
-        return readout
-
-    def gradient(self, readout_gradient: Float[Array, "outputs neurons"]) -> "SymmetricFeedback":
-        return self
-
-
-class RandomFeedback(AbstractFeedback):
-    """A fixed matrix, drawn once (broadcast alignment)."""
-
-    matrix: Float[Array, "outputs neurons"]
-
-    def matrix_for(self, readout: Float[Array, "outputs neurons"]) -> Float[Array, "outputs neurons"]:
-        return self.matrix
-
-    def gradient(self, readout_gradient: Float[Array, "outputs neurons"]) -> "RandomFeedback":
-        return RandomFeedback(jnp.zeros_like(self.matrix))
-
-
-class AdaptiveFeedback(AbstractFeedback):
-    """A matrix of its own that is changed as the readout is, so that with weight decay on both they come to agree."""
-
-    matrix: Float[Array, "outputs neurons"]
-
-    def matrix_for(self, readout: Float[Array, "outputs neurons"]) -> Float[Array, "outputs neurons"]:
-        return self.matrix
-
-    def gradient(self, readout_gradient: Float[Array, "outputs neurons"]) -> "AdaptiveFeedback":
-        return AdaptiveFeedback(readout_gradient)
 
 
 class EProp(eqx.Module):
@@ -85,17 +39,23 @@ class EProp(eqx.Module):
 
     def __check_init__(self):
         layers = self.network.layers
-        cell = layers[1] if len(layers) > 1 else None
-        cell = cell.cell if isinstance(cell, Recurrent) else cell
-        affine = (*layers[:1], *layers[2:3], *_recurrence(self.network))
-        good = len(layers) in (3, 4) and isinstance(cell, AbstractNeuron)
-        good = good and all(isinstance(layer, eqx.nn.Linear | DenseConnection) for layer in affine)
-        if not good or (len(layers) == 4 and not (isinstance(layers[3], LICell) and layers[3].synapse is None)):
+        if len(layers) not in (3, 4) or not _is_taught(*layers[:3]) or not all(map(_reads_out, layers[3:])):
             raise ValueError(
                 "`network` must be Sequential([affine, neurons, affine]), or with a LICell without synapse as fourth "
                 "layer; affine: eqx.nn.Linear or DenseConnection, neurons: a spiking cell, or Recurrent of one. Got "
                 f"{[type(layer).__name__ for layer in layers]}."
             )
+
+
+def _is_taught(before: Any, neurons: Any, after: Any) -> bool:
+    affine = [before, after]
+    if isinstance(neurons, Recurrent):
+        affine, neurons = [*affine, neurons.weight], neurons.cell
+    return isinstance(neurons, AbstractNeuron) and all(isinstance(a, eqx.nn.Linear | DenseConnection) for a in affine)
+
+
+def _reads_out(layer: Any) -> bool:
+    return isinstance(layer, LICell) and layer.synapse is None
 
 
 class _Traces(eqx.Module):
@@ -156,10 +116,8 @@ def eprop(
         weight = _pulled_back(network.layers[1].weight, parts[1], parts[2][:, 0])
         layers[1] = eqx.tree_at(lambda r: r.weight, layers[1], weight)
     layers[2] = _pulled_back(network.layers[2], readout[:, :-1], readout[:, -1])
-    feedback = jtu.tree_map(_zero, model.feedback)
-    if isinstance(model.feedback, AdaptiveFeedback):
-        feedback = model.feedback.gradient(readout[:, :-1])
-    return jnp.mean(losses), EProp(eqx.tree_at(lambda n: n.layers, network, tuple(layers)), feedback)
+    grads = eqx.tree_at(lambda n: n.layers, network, tuple(layers))
+    return jnp.mean(losses), EProp(grads, model.feedback.gradient(readout[:, :-1]))
 
 
 class _Step(AbstractCell[_Traces]):
@@ -193,7 +151,7 @@ class _Step(AbstractCell[_Traces]):
         cell_state = state.network[1].cell if isinstance(neurons, Recurrent) else state.network[1]
         spikes, new, eligibility, slope = _eligibility(cell, current, cell_state, sources, state.eligibility)
         # The readout, and the error that it sends back.
-        keep, gain = _filter(layers[3] if len(layers) == 4 else None, readout, state.network[-1])
+        keep, gain = _filter(layers[3], state.network[3]) if len(layers) == 4 else (0.0, 1.0)
         filtered = keep * state.filtered + slope
         sent = jnp.concatenate([spikes, jnp.ones_like(spikes[..., :1])], axis=-1)
         filtered_spikes = keep * state.filtered_spikes + sent
@@ -240,13 +198,13 @@ def _eligibility(
     for i, variable in enumerate(variables):
         alone = [*silent[:i], jnp.ones_like(variable), *silent[i + 1 :]]
         directions.append((jnp.zeros_like(current), alone))
-    of_spikes, slope = 0.0, None
+    slope = jnp.zeros(())
     after: list[Any] = [0.0] * len(variables)
     for direction, trace in zip(directions, [sources[..., None, :], *before], strict=True):
         d_spikes, d_new = derivative(*direction)
-        slope = of_spikes = of_spikes + d_spikes[..., None] * trace
+        slope = slope + d_spikes[..., None] * trace
         after = [a + d[..., None] * trace for a, d in zip(after, d_new, strict=True)]
-    return spikes, jtu.tree_unflatten(treedef, new), after, jnp.asarray(slope)
+    return spikes, jtu.tree_unflatten(treedef, new), after, slope
 
 
 def _variables(state: Any) -> list[Array]:
@@ -260,10 +218,8 @@ def _variables(state: Any) -> list[Array]:
     return variables
 
 
-def _filter(readout: LICell | None, like: Any, state: Any) -> tuple[Array | float, Array | float]:
+def _filter(readout: LICell, state: Any) -> tuple[Array | float, Array | float]:
     """How much of its membrane the readout keeps in a step, and how much of its drive it takes."""
-    if readout is None:
-        return 0.0, 1.0
     tau = resolve(readout.tau_mem, state.membrane)
     if jnp.size(tau) > 1:
         raise ValueError(f"`network` must read out with one `tau_mem` for all outputs; got shape {jnp.shape(tau)}.")
@@ -271,10 +227,6 @@ def _filter(readout: LICell | None, like: Any, state: Any) -> tuple[Array | floa
     keep = readout.decay.factor(readout.dt, tau)
     gain = readout.input_gain.factor(readout.dt, tau, keep, state.membrane)
     return keep, gain
-
-
-def _recurrence(network: Sequential) -> list[Any]:
-    return [layer.weight for layer in network.layers[1:2] if isinstance(layer, Recurrent)]
 
 
 def _matrix(layer: Any) -> tuple[Array, Array | None]:
@@ -291,8 +243,8 @@ def _apply(layer: Any, x: Array) -> Array:
 def _pulled_back(layer: Any, weight: Array, bias: Array) -> Any:
     """The gradient of an affine layer's parameters, given those of its weight and bias; zero for all the rest."""
     params, static = eqx.partition(layer, eqx.is_inexact_array)
-    (_, has_bias), vjp = jax.vjp(lambda p: _matrix(eqx.combine(p, static)), params)
-    (grads,) = vjp((weight, None if has_bias is None else bias))
+    matrix, vjp = jax.vjp(lambda p: _matrix(eqx.combine(p, static)), params)
+    (grads,) = vjp((weight, None if matrix[1] is None else bias))
     return eqx.combine(grads, jtu.tree_map(_zero, static))
 
 
