@@ -1,5 +1,6 @@
 """The general route: blocks of edges give the plain route's numbers under every transform, in bounded memory."""
 
+import re
 from typing import Any
 
 import equinox as eqx
@@ -201,6 +202,8 @@ def test_memory_is_bounded_by_the_block():
             return jnp.sum(layer.propagate(edges, x=x, block_size=block_size) ** 2)
 
         step = jax.jit(jax.grad(run, (0, 1))).lower(dynamic, jnp.ones((num_nodes, width)), edges).compile()
+        in_loops = (step.as_text() or "").partition("\nENTRY")[0]  # a node array copied in each block: quadratic time
+        assert not re.search(rf"f32\[{num_nodes},{width}\]\S* copy\(", in_loops)
         return temporary_bytes_of(step)
 
     all_messages = num_edges * width * 4

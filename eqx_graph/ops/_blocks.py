@@ -315,18 +315,26 @@ def _linear_part(fn: EdgeFunction, tangents: Sequence[Any], transform: Callable[
 def _running_max(fn: EdgeFunction) -> tuple[Any, Any]:
     """Maximum at every receiver (-inf where none), and how many edges attain it."""
     shape, dtype = (fn.edges.num_receivers, *fn.out.shape), fn.out.dtype
+    nothing = jnp.full(fn.out.shape, -jnp.inf, dtype)
 
     def body(block: _Block, carry: Any) -> Any:
-        top, count = carry
+        # Receivers are sorted, so only one receiver, of the last edge before this block, can have been met before.
+        # Its maximum travels beside `top`: were the old `top` read here, XLA would copy all of it once a block.
+        top, count, (last, last_top) = carry
         messages, ids = _messages(fn, block, fn.values, -jnp.inf), block.ids["receiver"]
-        new = top.at[ids].max(messages, mode="promise_in_bounds")
-        # Receivers are sorted, so only the first of this block's can have been counted before, at a lower maximum.
-        first = ids[0] if block.valid is None else ids[jnp.argmax(block.valid)]
-        count = count.at[first].multiply((new[first] == top[first]).astype(dtype))
-        attained = (messages == new.at[ids].get(mode="promise_in_bounds")).astype(dtype)
-        return new, count.at[ids].add(_where(block.valid, attained, 0), mode="promise_in_bounds")
+        start = 0 if block.valid is None else jnp.argmax(block.valid)
+        end = fn.block - 1 if block.valid is None else fn.block - 1 - jnp.argmax(block.valid[::-1])
+        top = top.at[ids].max(messages, mode="promise_in_bounds", wrap_negative_indices=False)
+        before = jnp.where(ids[start] == last, last_top, nothing)
+        count = count.at[ids[start]].multiply((top[ids[start]] == before).astype(dtype))
+        attained = (messages == rows_at(top, ids)).astype(dtype)
+        count = add_at(count, ids, _where(block.valid, attained, 0))
+        any_valid = block.valid is None or jnp.any(block.valid)
+        last = jnp.where(any_valid, ids[end], last)
+        return top, count, (last, top[last])
 
-    return _loop(fn, body, (jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype)))
+    at_first = jnp.asarray(0, jnp.int32), nothing
+    return _loop(fn, body, (jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype), at_first))[:2]
 
 
 def max_edges(fn: EdgeFunction) -> Any:
