@@ -115,9 +115,7 @@ class DelayState(eqx.Module):
     """State of `Delay`."""
 
     history: Float[Array, "..."]  # (*batch, steps + 1, *size), a ring
-    newest: Int[
-        Array, "..."
-    ]  # (*batch,), where in the ring the last input is; behind it is the oldest.
+    newest: Int[Array, "..."]  # (*batch,), where in the ring the last input is; behind it is the oldest.
 
 
 class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
