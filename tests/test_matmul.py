@@ -159,7 +159,7 @@ def test_blocks_that_overlap(monkeypatch):
     """600 edges in blocks of 256: every kernel, and attention's own loop, against the plain route."""
     monkeypatch.setattr(_kernels, "_BLOCK", 1)
     rng = np.random.default_rng(1)
-    num_edges, sizes = 600, {"num_senders": 50, "num_receivers": 50}
+    num_edges, sizes = 600, dict[str, Any](num_senders=50, num_receivers=50)
     ends, mask = rng.integers(0, 50, (2, num_edges)), rng.random(num_edges) < 0.9
     x, w = rng.normal(size=(50, 3, 4)), rng.normal(size=(num_edges, 3))
     edges = EdgeIndex.from_array(ends, edge_mask=mask, **sizes)

@@ -147,11 +147,11 @@ class GATv2Conv(eqx.Module):
             if edge_attr is not None:
                 loops = loop_features(edges, edge_attr, self.fill_value, self.flow)
             num_loops = loops_of(edges)
-            ends = (self._ends(senders[:num_loops]), self._ends(receivers[:num_loops]))
-            loop_logits = jax.vmap(self._logits)(*ends, loops)
+            of_loops = self._ends(senders[:num_loops]), self._ends(receivers[:num_loops])
+            loop_logits = jax.vmap(self._logits)(*of_loops, loops)
         edge_values = None if edge_attr is None else edges.arrange(edge_attr)
-        ends = {"x_j": self._ends(senders), "x_i": self._ends(receivers)}
-        logits = edge_map(edges, self._logits, **ends, edge_values=edge_values)
+        x_j, x_i = self._ends(senders), self._ends(receivers)
+        logits = edge_map(edges, self._logits, x_j=x_j, x_i=x_i, edge_values=edge_values)
         values = split_heads(senders, self.heads)
         attended = attend(edges, logits, values, loop_logits, dropout=self.dropout, key=key)
         out = merge_heads(attended.out, self.concat)
