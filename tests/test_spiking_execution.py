@@ -128,15 +128,18 @@ def test_chunks_checkpoints_and_sums_are_the_step_loop(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_cache_sized_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, reverse: bool) -> None:
-    """The chunks that long sequences run in by themselves, here on a short one: 23 steps in chunks of 8 and a rest."""
+    """The CPU's way, chunks that long sequences run in by themselves (here 8 steps of 17), and the accelerators'.
+
+    That is no chunks, and loops unrolled by 8.
+    """
     net = Sequential([eqx.nn.Linear(6, 8, key=KEYS[0]), _lif(8), eqx.nn.Dropout(0.3), eqx.nn.Linear(8, 3, key=KEYS[1])])
     net = Sequential([*net.layers, sp.LICell(3, sp.Positive(5.0))])
-    xs = jr.normal(KEYS[2], (23, BATCH, 6)) * 3
+    xs = jr.normal(KEYS[2], (17, BATCH, 6)) * 3
 
-    def run(net: Sequential, xs: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
-        return scan(net, xs, net.init_state((BATCH,)), key=key, reverse=reverse)
+    def outcome(unroll: int) -> tuple[Any, str]:
+        def run(net: Sequential, xs: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+            return scan(net, xs, net.init_state((BATCH,)), key=key, reverse=reverse, unroll=unroll)
 
-    def outcome() -> tuple[Any, str]:
         def loss(net: Sequential, xs: jax.Array) -> tuple[jax.Array, Any]:
             ys, state = run(net, xs, KEYS[3])
             return jnp.sum(jnp.sin(ys)), (ys, state)
@@ -144,10 +147,10 @@ def test_cache_sized_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, reve
         text = str(eqx.filter_make_jaxpr(run)(net, xs, KEYS[3])[0])
         return eqx.filter_jit(eqx.filter_value_and_grad(loss, has_aux=True))(net, xs), text
 
-    whole, text = outcome()
+    whole, text = outcome(unroll=8)
     assert "remat" not in text and "checkpoint" not in text
     monkeypatch.setattr("eqx_dynamics._sequential._CHUNK_ELEMENTS", 1)
-    chunked, text = outcome()
+    chunked, text = outcome(unroll=1)
     assert "remat" in text or "checkpoint" in text
     assert not _mismatches(chunked, whole)
 
