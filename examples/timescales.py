@@ -3,13 +3,13 @@
 Data: generated; systems 1 and 3 of the benchmark of Abe and Brunton, each switching between a slow and a fast regime,
 their emissions partly summed, then projected at random onto 20 channels. Small noise, so that a minute is enough.
 Everything is measured on a held-out recording, beside what could fool: true states from latents; regimes decoded from
-the mixture weights over blocks of time with a gap, beside raw input and noise of the same smoothness; timescales of each
-joint regime, matched one to one, beside the same with regimes shifted in time (chance), one linear model for all
-regimes, and principal axes instead of latents. The per-regime fits use the *true* regimes, as in the paper; given those,
-principal axes do nearly as well as latents, and one linear model does not: so that number is about the data.
-Expected (seeds 0 to 2): reconstruction R2 above 0.99; timescales off by a factor of 1.03 to 1.27, principal axes 1.03 to
-1.48, one linear model 3.4 to 4.7, chance 3.6 to 4.7; regimes from weights 0.56 to 0.96 (balanced accuracy), which beats
-noise (0.5 to 0.55) but seldom the raw input (0.93 to 0.96: the regimes differ in level, which one reading shows).
+the mixture weights over blocks of time with a gap, beside raw input and noise of the same smoothness; timescales of
+each joint regime, matched one to one, beside the same with regimes shifted in time (chance), one linear model for all
+regimes, and principal axes instead of latents. The per-regime fits use the *true* regimes, as in the paper; given
+those, principal axes do nearly as well as latents, and one linear model does not: that number is about the data.
+Expected (seeds 0 to 2): reconstruction R2 above 0.99; timescales off by a factor of 1.03 to 1.27, principal axes 1.03
+to 1.48, one linear model 3.4 to 4.7, chance 3.6 to 4.7; regimes from weights 0.56 to 0.96 (balanced accuracy), which
+beats noise (0.5 to 0.55) but seldom the raw input (0.93 to 0.96: regimes differ in level, which one reading shows).
 Run time: about 40 s on two cores, half of it compiling. Pictures: latents, regimes and timescales in `demo_output/`.
 Reference: Abe and Brunton, bioRxiv 2025 (TiDHy); benchmark and numbers of its PyTorch code.
 """
