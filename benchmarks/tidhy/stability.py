@@ -74,7 +74,8 @@ def main(config: Config) -> None:
         )
         print(
             f"learning rate {rate}: {config.num_seeds} seeds x {config.steps} steps in "
-            f"{time.perf_counter() - start:.0f} s; everything finite: {is_finite}; diverged {np.concatenate(diverged).mean():.1%} of time steps; loss "
+            f"{time.perf_counter() - start:.0f} s; everything finite: {is_finite}; diverged "
+            f"{np.concatenate(diverged).mean():.1%} of time steps; loss "
             f"{first.mean():.1f} (worst {first.max():.1f}) -> {last.mean():.1f} (worst {last.max():.1f})"
         )
         assert is_finite

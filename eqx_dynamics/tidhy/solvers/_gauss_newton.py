@@ -76,8 +76,8 @@ class ReducedGaussNewton(AbstractIterativeSolver):
         The objective never rises. With enough steps the result is a stationary point of the full objective: its
         gradient vanishes, or on a kink of a ReLU a convex combination of the one-sided gradients does. Many solutions
         lie on kinks (in a test 40 of 64). The second derivatives of the hypernetwork are left out, so the rate is
-        linear: most problems settle in tens of steps, the flattest took thousands. At the default 8 the median
-        objective is within a few per cent of converged, the gradient is not yet zero.
+        linear: most problems settle in tens of steps, the flattest took thousands. At the default 8 the gradient is not
+        yet zero; two more steps lower the median objective by 1 %.
     """
 
     max_steps: int = eqx.field(static=True, default=8)
