@@ -8,8 +8,9 @@ back in time, so that what one time step does not show cannot be learned from it
 time step beside those before it. All seeds share the recording and the order of batches and differ in their initial
 model; `--temporal` and `--precision` take one value for all of them or one for each.
 Printed, as mean and spread over seeds: canonical correlations of each system's state with the latents (in sample, as
-published, and on held-out blocks), beside those of the raw channels, of their lags and of an informed Kalman filter; regimes decoded from the context
-latents on held-out blocks of time, beside the raw input and noise of the same smoothness; reconstruction R2.
+published, and on held-out blocks), beside those of the raw channels, of their lags and of an informed Kalman filter;
+regimes decoded from the context latents on held-out blocks of time, beside the raw input and noise of the same
+smoothness; reconstruction R2.
 Upstream's best: (.996, .843) (.974, .896) (1.0, .571).
 """
 
