@@ -48,6 +48,18 @@ def add_at(x: Any, ids: Any, rows: Any) -> Any:
     return x.at[ids].add(rows, mode="promise_in_bounds", wrap_negative_indices=False)
 
 
+def alone(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, compiled by itself: whoever compares two such results finds them equal to the last bit.
+
+    Left to itself XLA computes a cheap expression again in every loop that reads it, here with fused multiply-adds and
+    there without, and a maximum may differ from all the numbers it was taken of. A branch that only a random number
+    could tell is always taken stays apart (an optimisation barrier is gone before a CPU's loops are fused).
+    """
+    always = jax.lax.rng_uniform(jnp.float32(0), jnp.float32(1), shape=()) < 2
+    shapes = jax.eval_shape(function, *args)
+    return jax.lax.cond(always, function, lambda *_: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), *args)
+
+
 def zeros_after(x: Any, shape: Sequence[int], dtype: Any) -> Any:
     """Zeros that cannot be made before `x` is: XLA would make constant ones at the start of a program and keep them."""
     if x.size == 0:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from .._kernels import accumulator_dtype, add_at, loop_over_blocks, rows_at, zeros_after
+from .._kernels import accumulator_dtype, add_at, alone, loop_over_blocks, rows_at, zeros_after
 from .._primitives import linear_call
 from ..data._edges import EdgeIndex
 from ._segment import with_zero_factors
@@ -343,15 +343,22 @@ def max_edges(fn: EdgeFunction) -> Any:
         return jnp.full((fn.edges.num_receivers, *fn.out.shape), -jnp.inf, fn.out.dtype)
     bare = fn._replace(values=[])
 
+    def compared(constants: Sequence[Any], *slices: Any) -> Any:
+        """The output, the same to the last bit in both passes."""
+        return alone(fn.function, *jax.lax.stop_gradient((list(constants), *slices)))
+
+    def with_compared(constants: Sequence[Any], *slices: Any) -> Any:
+        return fn.function(constants, *slices), compared(constants, *slices)
+
     @jax.custom_jvp
     def run(edges: EdgeIndex, values: list[Any]) -> Any:
-        return _running_max(bare._replace(edges=edges, values=values))
+        return _running_max(bare._replace(function=compared, edges=edges, values=values))
 
     def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         top, count = run(*primals)
-        here = bare._replace(edges=primals[0], values=primals[1])
+        here = bare._replace(function=with_compared, out=(fn.out, fn.out), edges=primals[0], values=primals[1])
         fixed, share = jax.lax.stop_gradient((top, 1 / jnp.maximum(count, 1)))
-        moved = _linear_part(here, tangents[1], lambda m, t, s: jnp.where(m == t, m, 0) * s, fixed, share)
+        moved = _linear_part(here, tangents[1], lambda m, t, s: jnp.where(m[1] == t, m[0], 0) * s, fixed, share)
         return (top, count), (moved, jnp.zeros_like(count))
 
     run.defjvp(rule, symbolic_zeros=True)

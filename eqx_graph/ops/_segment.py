@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
+from .._kernels import alone
+
 
 SegmentIds = Int[Array, " rows"]
 FloatRows = Float[Array, " rows *dims"]
@@ -85,6 +87,7 @@ def _max(data: Array, ids: Array, fill: Array) -> Array:
 @_max.defjvp
 def _max_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     data, ids, fill = primals
+    data = alone(lambda d: d, data)
     out, num_segments = _max(data, ids, fill), fill.shape[0]
     is_max = (data == rows_of(out, ids)) & expand(ids < num_segments, data)
     ties = jnp.maximum(add_up(is_max.astype(data.dtype), ids, num_segments), 1)
