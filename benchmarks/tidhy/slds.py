@@ -39,12 +39,12 @@ from eqx_dynamics.training import TrainState, TrainStep, make_schedule, make_ste
 class Config:
     num_train: int = 20_000  # time steps
     num_test: int = 5_000
-    delays: int = 5
+    delays: int = 3
     window: int = 50
     batch_size: int = 32
-    steps: int = 600
+    steps: int = 300
     learning_rate: float = 5e-3
-    latent_size: int = 12
+    latent_size: int = 15
     context_size: int = 8
     num_components: int = 8
     hidden_size: int = 32
