@@ -11,8 +11,8 @@ mode, any order, `vmap`, `scan` and `checkpoint` follow from a page of rules:
 | `sum_rows` | $x_i = \sum_{e: id(e)=i} y_e$ | `take_rows` |
 | `permute` | $y_e = x_{\pi(e)}$ | `permute` by $\pi^{-1}$ |
 
-The weights of `spmm` are in the order of its layout or, `crossed`, in that of the flipped one: a transposed product reads
-them where they are.
+The weights of `spmm` are in the order of its layout or, `crossed`, in that of the flipped one: a transposed product
+reads them where they are.
 
 And `linear_call`: any linear function given together with its transpose (JAX's own has no batching rule).
 """
