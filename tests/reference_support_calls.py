@@ -80,7 +80,8 @@ def _spmm(edge_index: Any, weight: Any, x: Any, reduce: str) -> Any:
 def _gcn_norm(
     edge_index: Any, weight: Any, num_nodes: int, improved: bool = False, add_self_loops: bool = True
 ) -> tuple[Any, Any]:
-    """PyG lists the edges and then the loops, which stand apart here."""
+    """PyG lists the edges and then the loops, which stand apart here; it ignores `improved` without weights."""
+    improved = improved and weight is not None
     dtype = jnp.zeros(()).dtype if weight is None else weight.dtype
     adjacency = eqx_graph.nn.gcn_norm(edge_index, weight, num_nodes, improved, add_self_loops, dtype=dtype)
     values = jnp.asarray(adjacency.edges.restore(adjacency.weight))
