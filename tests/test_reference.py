@@ -71,10 +71,12 @@ def _read(folder: pathlib.Path, name: str) -> Entry:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_pyg(pyg_entry: tuple[pathlib.Path, str], dtype: str) -> None:
     entry = _read(*pyg_entry)
+    # float32 asks whether a layer keeps its type: of the copies here one case each is enough.
+    cases = entry.cases[:1] if dtype == "float32" and pyg_entry[0] == HERE / "pyg" else entry.cases
     try:
         _require(entry)
         with jax.enable_x64(dtype == "float64"):
-            problems = _compare(entry, entry.cases, dtype)
+            problems = _compare(entry, cases, dtype)
     except NotInPackage as missing:
         pytest.skip(f"eqx_graph has no {missing}")
     assert not problems, "\n".join(problems)
