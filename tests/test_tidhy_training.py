@@ -267,7 +267,7 @@ def test_bad_settings_are_named():
         tidhy.inference_trace(model, x[:, 0], tidhy.Inference(tidhy.Implicit()), state=state, num_steps=2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_seeds_train_two_hundred_steps_without_nan(observations):
     """Default settings, all seeds in one program; `benchmarks/tidhy/stability.py` takes a thousand."""
     step = training.make_step(tidhy.TiDHyLoss(tidhy.Inference()), optax.adamw(1e-2), nan_policy=None)
@@ -309,7 +309,7 @@ class Screen(io.StringIO):
         return True
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_stops_early_keeps_its_best_and_goes_on_exactly(observations, tmp_path):
     """Validation split with patience, best and latest checkpoints, a progress bar; one program for all of it."""
     held_out = observations[2:]
@@ -369,7 +369,7 @@ def test_steps_epochs_and_a_ladder_of_lengths_compile_once_each(observations):
     assert num_traces == traced and {shape[1] for shape in traced} == {4, 6}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_in_bfloat16_lowers_the_float32_loss(observations):
     inference = tidhy.Inference(tidhy.ProximalGradient(max_steps=10))
     step = training.make_step(tidhy.TiDHyLoss(inference), optax.adam(2e-2), precision=training.Precision(jnp.bfloat16))

@@ -42,7 +42,7 @@ def trains_each(models: dict[str, Any], losses: dict[str, Callable], batch: Any)
         assert any(moves for _, moves in moved), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_layers_and_stacks_of_graphs():
     makers = {name: conv.make for name, conv in CONVS.items()} | MODELS
     models = eqx.filter_jit(lambda key: {name: make(key) for name, make in makers.items()})(jr.key(0))
