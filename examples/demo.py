@@ -51,14 +51,19 @@ def run(name: str, output: pathlib.Path) -> Outcome:
     first_line = (script.__doc__ or name).strip().splitlines()[0]
     question = first_line[: first_line.find("?") + 1] or first_line
     print(f"\n== {name}.py: {question}", flush=True)
-    start, before = time.time(), time.perf_counter()
+    written, start = _written(output), time.perf_counter()
     try:
         results = script.main(script.Config(output=output))
     except Exception:
         traceback.print_exc()
         results = None
-    pictures = tuple(p for p in sorted(output.glob("*.png")) if p.stat().st_mtime >= start - 1)
-    return Outcome(name, question, results, time.perf_counter() - before, pictures)
+    pictures = tuple(path for path, when in _written(output).items() if written.get(path) != when)
+    return Outcome(name, question, results, time.perf_counter() - start, pictures)
+
+
+def _written(output: pathlib.Path) -> dict[pathlib.Path, int]:
+    """The pictures that are there, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in sorted(output.glob("*.png"))}
 
 
 def summary(outcomes: list[Outcome]) -> str:
