@@ -113,7 +113,7 @@ def _compare(entry: Entry, cases: Sequence[Case], dtype: str) -> list[str]:
 
     def loss(params, floats, case: Case, inputs):
         out, statistics = run(case, params, inputs | floats)
-        parts = [jnp.sum(out[path] * cot) for path, cot in case.cot.items()]
+        parts = [jnp.sum(out[path] * _cast(cot, dtype)) for path, cot in case.cot.items()]
         return sum(parts, start=jnp.zeros(())), (out, statistics)
 
     def merged(inputs):
