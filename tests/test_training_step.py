@@ -1,5 +1,7 @@
 """One training step: what it computes, and what it refuses before computing."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from eqx_dynamics.training import (
     SkipOnNaN,
     StopOnNaN,
     WeightAverage,
+    fit,
     leaf_mask,
     make_schedule,
     make_step,
@@ -438,13 +441,24 @@ def test_bad_losses_and_batches_are_refused_before_computing(name):
         eqx.filter_eval_shape(step, batches()[0], state)
 
 
-def test_a_batch_of_unequal_leaves_is_named_where_the_loss_fails_on_it():
-    step = make_step(squared_error, optax.sgd(0.1))
+def test_a_batch_of_unequal_leading_sizes_is_refused():
+    class Interactions(eqx.Module):
+        x: Any
+        y: Any
+
+    def broadcasting(model, batch, key):  # (15, 1) - (1, 16) would train on a wrong number
+        x, y, *_ = jax.tree.leaves(batch)
+        return jnp.mean((jax.vmap(model)(x) - y.reshape(1, -1)) ** 2)
+
+    step = make_step(broadcasting, optax.sgd(0.1))
     (x, y), state = batches()[0], step.init(make_model(), key=jr.key(0))
-    with pytest.raises(ValueError, match=r"different leading sizes, {'batch\[0\]': 15, 'batch\[1\]': 16}: .*\(15, 1\)"):
-        eqx.filter_eval_shape(step, (x[:15], y), state)
-    nodes_and_edges = make_step(lambda m, b, k: squared_error(m, (b[0], b[1][: len(b[0])]), k), optax.sgd(0.1))
-    eqx.filter_eval_shape(nodes_and_edges, (x[:15], y), state)  # may be meant
+    for batch in [(x[:15], y), {"x": x[:15], "y": y}, [x[:15], np.asarray(y)]]:
+        with pytest.raises(ValueError, match=r"`batch` must have one leading size.*15.*16.*eqx\.Module"):
+            step(batch, state)
+        with pytest.raises(ValueError, match=r"`batch` must have one leading size.*15.*16.*eqx\.Module"):
+            fit(state, step, [batch], steps=1)
+    eqx.filter_eval_shape(step, Interactions(x[:15], y), state)  # a class says that sizes differ on purpose
+    eqx.filter_eval_shape(step, (Interactions(x[:15], y), jnp.ones(3)), state)
 
 
 def test_metrics_must_be_a_dict():

@@ -31,7 +31,7 @@ class Objective(eqx.Module):
         """Loss, and with it the metrics and the new statistics."""
         model, batch = self.precision.cast_model(eqx.combine(params, rest)), self.precision.cast(batch)
         if statistics is None:
-            result = self._call(model, batch, key)
+            result = self.loss_fn(model, batch, key)
             if isinstance(result, tuple) and len(result) != 2:
                 raise ValueError(
                     "`loss_fn` must return a loss or `(loss, metrics)` where the state has no `statistics`; got a "
@@ -39,7 +39,7 @@ class Objective(eqx.Module):
                 )
             loss, metrics = result if isinstance(result, tuple) else (result, {})
             return _checked(loss, metrics), (_scalars(loss, metrics), None)
-        result = self._call(model, batch, key, jtu.tree_map(lambda leaf: leaf, statistics))
+        result = self.loss_fn(model, batch, key, jtu.tree_map(lambda leaf: leaf, statistics))
         if not (isinstance(result, tuple) and len(result) == 3):
             raise ValueError("`loss_fn` of a state with statistics must return `(loss, metrics, statistics)`.")
         loss, metrics, new_statistics = result
@@ -64,6 +64,7 @@ class Objective(eqx.Module):
             grads, aux = eqx.filter_grad(scaled_value, has_aux=True)(params, batch, key, statistics)
             return unscaled(grads, scale), *aux
 
+        _check_sizes(batch)
         if self.accumulate == 1:
             return one(batch, key, statistics)
 
@@ -83,26 +84,20 @@ class Objective(eqx.Module):
         grads = jtu.tree_map(lambda s, p: (s / self.accumulate).astype(p.dtype), sums, params)
         return grads, jtu.tree_map(lambda m: m.mean(0), metrics), eqx.combine(arrays, static)
 
-    def _call(self, model: PyTree, batch: PyTree, *args: Any) -> Any:
-        """`loss_fn`, whose failure on a batch of unequal leaves says so: sizes alone may be meant (nodes, edges)."""
-        try:
-            return self.loss_fn(model, batch, *args)
-        except (TypeError, ValueError) as error:
-            sizes = _leading_sizes(batch)
-            if len(set(sizes.values())) > 1:
-                raise ValueError(
-                    f"`loss_fn` failed on a batch whose leaves have different leading sizes, {sizes}: {error}"
-                ) from error
-            raise
 
-
-def _leading_sizes(batch: PyTree) -> dict[str, int]:
-    """First sizes of the arrays in tuples, lists and dicts; a Module may mean several."""
-    return {
+def _check_sizes(batch: PyTree) -> None:
+    """Raise unless arrays in tuples, lists and dicts share their first size; a Module may mean several (a graph)."""
+    sizes = {
         f"batch{jtu.keystr(path)}": leaf.shape[0]
         for path, leaf in jtu.tree_leaves_with_path(batch)
         if eqx.is_array(leaf) and leaf.ndim and not any(isinstance(entry, jtu.GetAttrKey) for entry in path)
     }
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"`batch` must have one leading size, that of its examples; got {sizes}. Arrays that are not one per "
+            "example (a graph's nodes and edges, time before examples) go in the fields of an `eqx.Module`, such as "
+            "`eqx_graph.data.Graph`."
+        )
 
 
 def _in_parts(batch: PyTree, num_parts: int) -> PyTree:

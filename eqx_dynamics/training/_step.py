@@ -172,6 +172,8 @@ def make_step(
     **Arguments:**
 
     - `loss_fn`: `(model, batch, key) -> loss` or `-> (loss, metrics)`, with a scalar loss and a dict of scalars.
+      Arrays in a batch of tuples, lists and dicts share their first axis, the examples; what does not (a graph's nodes
+      and edges, time before examples) goes in the fields of an `eqx.Module`, such as `eqx_graph.data.Graph`.
     - `optimizer`: any optax transformation; `optimizer_groups` for one per group of leaves.
     - `accumulate`: split each batch into this many equal parts and sum their gradients: the same numbers as the whole
       batch for a loss that is a mean over examples, in a fraction of the memory.
@@ -188,7 +190,8 @@ def make_step(
 
     **Returns:** a `TrainStep`: `state = step.init(model, key=key)`, `metrics, state = step(batch, state)`.
 
-    **Raises:** `ValueError` if `accumulate` or `clip` is not positive.
+    **Raises:** `ValueError` if `accumulate` or `clip` is not positive; at the first step, before compute, if a batch
+    has several leading sizes.
     """
     if accumulate < 1:
         raise ValueError(f"`accumulate` must be at least 1; got {accumulate}.")
