@@ -52,3 +52,9 @@ from .norm import (
     MessageNorm as MessageNorm,
     PairNorm as PairNorm,
 )
+from .pool import (
+    global_add_pool as global_add_pool,
+    global_max_pool as global_max_pool,
+    global_mean_pool as global_mean_pool,
+    global_min_pool as global_min_pool,
+)

@@ -6,7 +6,8 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 
 class AbstractRowModule(eqx.Module):
@@ -15,20 +16,39 @@ class AbstractRowModule(eqx.Module):
     Layers call any other network on one row and vectorise it themselves.
     """
 
+    @property
     @abc.abstractmethod
-    def __call__(self, x: Float[Array, "rows in"], *, state: eqx.nn.State | None = None) -> Any:
-        """Every row's result; `(result, state)` if `state` is given."""
+    def mixes_rows(self) -> bool:
+        """Whether the result of a row depends on other rows, so that one alone would give another number."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        x: Float[Array, "rows in"],
+        *,
+        mask: Bool[Array | np.ndarray, " rows"] | None = None,
+        state: eqx.nn.State | None = None,
+    ) -> Any:
+        """Every row's result; `(result, state)` if `state` is given. Norms leave out rows where `mask` is False."""
+
+
+def mixes_rows(nn: Callable[..., Any]) -> bool:
+    """Whether `nn` must see all rows at once."""
+    return isinstance(nn, AbstractRowModule) and nn.mixes_rows
 
 
 def apply_rows(
-    nn: Callable[..., Any], x: Float[Array, "rows in"], state: eqx.nn.State | None = None
+    nn: Callable[..., Any],
+    x: Float[Array, "rows in"],
+    state: eqx.nn.State | None = None,
+    mask: Bool[Array | np.ndarray, " rows"] | None = None,
 ) -> tuple[Float[Array, "rows out"], eqx.nn.State | None]:
     """`nn` on every row of `x`, and the state after it."""
     if not isinstance(nn, AbstractRowModule):
         return jax.vmap(nn)(x), state
-    return (nn(x), None) if state is None else nn(x, state=state)
+    return (nn(x, mask=mask), None) if state is None else nn(x, mask=mask, state=state)
 
 
 def apply_row(nn: Callable[..., Any], x: Float[Array, " in"]) -> Float[Array, " out"]:
-    """`nn` on one row."""
+    """`nn`, which must not mix rows, on one row."""
     return nn(x[None])[0] if isinstance(nn, AbstractRowModule) else nn(x)

@@ -337,6 +337,11 @@ def _running_max(fn: EdgeFunction) -> tuple[Any, Any]:
     return _loop(fn, body, (jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype), at_first))[:2]
 
 
+def _compared(function: Callable[..., Any], constants: Sequence[Any], slices: Sequence[Any]) -> Any:
+    """The output, the same to the last bit in every pass, and without a derivative."""
+    return alone(function, *jax.lax.stop_gradient((list(constants), *slices)))
+
+
 def max_edges(fn: EdgeFunction) -> Any:
     r"""Largest output at every receiver, $-\infty$ where no edge counts; ties share the gradient evenly."""
     if fn.edges.num_edges == 0:
@@ -344,8 +349,7 @@ def max_edges(fn: EdgeFunction) -> Any:
     bare = fn._replace(values=[])
 
     def compared(constants: Sequence[Any], *slices: Any) -> Any:
-        """The output, the same to the last bit in both passes."""
-        return alone(fn.function, *jax.lax.stop_gradient((list(constants), *slices)))
+        return _compared(fn.function, constants, slices)
 
     def with_compared(constants: Sequence[Any], *slices: Any) -> Any:
         return fn.function(constants, *slices), compared(constants, *slices)
@@ -389,10 +393,28 @@ def _nonzero_product(fn: EdgeFunction) -> Any:
     return run(fn.edges, fn.values)
 
 
+@jax.custom_jvp
+def _with_value(m: Any, value: Any) -> Any:
+    """`value`, with the derivative of `m`."""
+    return value
+
+
+@_with_value.defjvp
+def _with_value_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    return _with_value(*primals), tangents[0]
+
+
 def prod_edges(fn: EdgeFunction) -> Any:
     """Product of the outputs at every receiver, 1 where no edge counts; exact gradients at zeros too."""
     if fn.edges.num_edges == 0:
         return jnp.ones((fn.edges.num_receivers, *fn.out.shape), fn.out.dtype)
+    bare = fn.function
+
+    def same_everywhere(constants: Sequence[Any], *slices: Any) -> Any:
+        """The output, the same to the last bit wherever it is compared with zero."""
+        return _with_value(bare(constants, *slices), _compared(bare, constants, slices))
+
+    fn = fn._replace(function=same_everywhere)
     product = _nonzero_product(fn)
 
     def zero_terms(m: Any) -> tuple[Any, Any, Any]:

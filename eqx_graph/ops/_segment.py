@@ -144,6 +144,7 @@ def segment_mul(data: FloatRows, segment_ids: SegmentIds, num_segments: int) -> 
     Arguments and errors of `segment_sum`.
     """
     ids = checked_ids(data, segment_ids, num_segments)
+    data = alone(lambda d: d, data)
     product = _nonzero_product(data, ids, jnp.ones((num_segments, *data.shape[1:]), data.dtype))
     # The zero factors, one or two of them, multiply the rest as themselves: right to second order.
     zeros = jnp.where(data == 0, data, 0)

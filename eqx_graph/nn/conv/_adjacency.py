@@ -68,12 +68,32 @@ def as_adjacency(
     return Adjacency(edges, arrange_weight(edges, edge_weight), None)
 
 
+def normalized(
+    x: Float[Array, "num_nodes in"],
+    edge_index: AdjacencyLike,
+    edge_weight: Float[Array, " num_edges"] | None,
+    *,
+    flow: Flow,
+    normalize: bool = True,
+    improved: bool = False,
+    add_self_loops: bool = True,
+) -> Adjacency:
+    """`gcn_norm` for the nodes and the type of `x`; without `normalize` the graph as it stands."""
+    if not normalize:
+        return as_adjacency(edge_index, edge_weight, num_nodes=x.shape[0], flow=flow)
+    return gcn_norm(edge_index, edge_weight, x.shape[0], improved, add_self_loops, flow, x.dtype)
+
+
 def convolve(
     operator: Callable[[Float[Array, "num_nodes any"]], Float[Array, "num_receivers any"]],
     linear: eqx.nn.Linear,
     x: Float[Array, "num_nodes in"],
+    *,
+    is_linear: bool = True,
 ) -> Float[Array, "num_receivers out"]:
-    r"""$P(X) W^\top + b$ for a linear map $P$ over nodes, which is applied on the side with fewer features."""
+    r"""$P(X) W^\top + b$; a linear map $P$ over nodes is applied on the side with fewer features."""
+    if not is_linear:
+        return project(linear, operator(x))
     check_features(x, int(linear.in_features))
     if int(linear.out_features) < int(linear.in_features):
         return add_bias(operator(x @ linear.weight.T), linear.bias)

@@ -7,7 +7,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._dropout import drop, is_active, make_dropout
-from ._adjacency import Adjacency, AdjacencyLike, Flow, as_adjacency, gcn_norm
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
+from ._adjacency import Adjacency, AdjacencyLike, Flow, normalized
+from ._neighbors import propagate
 from ._sg import check_hops
 
 
@@ -24,6 +27,7 @@ class APPNP(eqx.Module):
 
     alpha: float | Float[Array, ""]
     dropout: eqx.nn.Dropout
+    aggregation: AbstractAggregation
     K: int = eqx.field(static=True)
     add_self_loops: bool = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
@@ -37,6 +41,7 @@ class APPNP(eqx.Module):
         dropout: float = 0.0,
         add_self_loops: bool = True,
         normalize: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
     ):
         """**Arguments:**
@@ -47,12 +52,14 @@ class APPNP(eqx.Module):
             `eqx.nn.inference_mode`.
         - `add_self_loops`: give every node a self-loop if it has none (only with `normalize`).
         - `normalize`: symmetric normalisation on the fly; if False the edge weights are used as they are.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
 
         **Raises:** `ValueError` for a negative `K`.
         """
         self.alpha = alpha
         self.dropout = make_dropout(dropout)
+        self.aggregation = as_aggregation(aggr)
         self.K = check_hops(K)
         self.add_self_loops = add_self_loops
         self.normalize = normalize
@@ -73,15 +80,13 @@ class APPNP(eqx.Module):
 
         **Raises:** `ValueError` if dropout is active and `key` is None.
         """
-        if self.normalize:
-            adjacency = gcn_norm(
-                edge_index, edge_weight, x.shape[0], add_self_loops=self.add_self_loops, flow=self.flow, dtype=x.dtype
-            )
-        else:
-            adjacency = as_adjacency(edge_index, edge_weight, num_nodes=x.shape[0], flow=self.flow)
+        loops = self.add_self_loops
+        adjacency = normalized(
+            x, edge_index, edge_weight, flow=self.flow, normalize=self.normalize, add_self_loops=loops
+        )
 
         def step(z, step_key):
-            z = _drop_edges(self.dropout, adjacency, step_key) @ z
+            z = propagate(_drop_edges(self.dropout, adjacency, step_key), z, self.aggregation)
             return (1.0 - self.alpha) * z + self.alpha * x, None
 
         keys = None if key is None else jr.split(key, self.K)

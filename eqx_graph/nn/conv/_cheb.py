@@ -1,5 +1,6 @@
 """Chebyshev filters of the scaled graph Laplacian."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -12,7 +13,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ...data import AbstractEdges, EdgeIndexLike
 from ...ops import segment_sum
 from .._linear import add_bias, check_features, check_sizes, glorot_linear
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Adjacency, Flow, as_adjacency, at_least_float32, inverse, inverse_sqrt, resolve_num_nodes
+from ._neighbors import is_linear, propagate
 
 
 Normalization = Literal["sym", "rw"] | None
@@ -33,6 +37,7 @@ class ChebConv(eqx.Module):
 
     lins: list[eqx.nn.Linear]
     bias: Float[Array, " out"] | None
+    aggregation: AbstractAggregation
     normalization: Normalization = eqx.field(static=True)
     flow: Flow = eqx.field(static=True)
 
@@ -44,6 +49,7 @@ class ChebConv(eqx.Module):
         *,
         normalization: Normalization = "sym",
         bias: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -53,6 +59,7 @@ class ChebConv(eqx.Module):
         - `K`: number of Chebyshev polynomials (filter size), at least 1.
         - `normalization`: `"sym"`, `"rw"` or None.
         - `bias`: learn an additive bias, zero at first.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the Glorot-uniform weights.
 
@@ -65,6 +72,7 @@ class ChebConv(eqx.Module):
             raise ValueError(f"`normalization` must be 'sym', 'rw' or None; got {normalization!r}.")
         self.lins = [glorot_linear(in_features, out_features, key=k) for k in jr.split(key, K)]
         self.bias = jnp.zeros(out_features) if bias else None
+        self.aggregation = as_aggregation(aggr)
         self.normalization = normalization
         self.flow = flow
 
@@ -96,25 +104,25 @@ class ChebConv(eqx.Module):
             edge_index, edge_weight, x.shape[0], self.normalization, batch, lambda_max, flow=self.flow, dtype=x.dtype
         )
         weights = [lin.weight.T for lin in self.lins]
-        evaluate = _clenshaw if out_features < in_features else _chebyshev
-        return add_bias(evaluate(laplacian, weights, x), self.bias)
+        evaluate = _clenshaw if is_linear(self.aggregation) and out_features < in_features else _chebyshev
+        return add_bias(evaluate(lambda h: propagate(laplacian, h, self.aggregation), weights, x), self.bias)
 
 
-def _chebyshev(laplacian: Adjacency, weights: list[Array], x: Array) -> Array:
+def _chebyshev(laplacian: Callable[[Array], Array], weights: list[Array], x: Array) -> Array:
     """Powers first: $T_k(L) X$ for $k = 0, 1, \\dots$, each multiplied with its matrix."""
     before, now = x, x
     out = x @ weights[0]
     for k, weight in enumerate(weights[1:], start=1):
-        before, now = now, laplacian @ now if k == 1 else 2.0 * (laplacian @ now) - before
+        before, now = now, laplacian(now) if k == 1 else 2.0 * laplacian(now) - before
         out = out + now @ weight
     return out
 
 
-def _clenshaw(laplacian: Adjacency, weights: list[Array], x: Array) -> Array:
+def _clenshaw(laplacian: Callable[[Array], Array], weights: list[Array], x: Array) -> Array:
     """Matrices first: $b_k = X W_k + 2 L b_{k+1} - b_{k+2}$ from the highest $k$ down; the sum is $b_0 - L b_1$."""
     after, now = None, x @ weights[-1]
     for k in range(len(weights) - 2, -1, -1):
-        step = laplacian @ now
+        step = laplacian(now)
         value = x @ weights[k] + (step if k == 0 else 2.0 * step)
         after, now = now, value if after is None else value - after
     return now

@@ -1,7 +1,7 @@
 """Edge convolution, on a given graph and on the nearest neighbours in feature space."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import equinox as eqx
 import jax
@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, Int
 
 from ...data import AbstractEdges, EdgeIndex, EdgeIndexLike
 from .._message_passing import MessagePassing
-from .._rows import apply_row
+from .._rows import apply_row, apply_rows, mixes_rows
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._first_last import split_first
-from ._neighbors import Nodes, endpoints
+from ._neighbors import Nodes, endpoints, reduce_messages
 
 
 Batch = Int[Array | np.ndarray, " num_nodes"]
@@ -31,7 +31,8 @@ class EdgeConv(eqx.Module):
 
     Where `nn` begins with a linear map $[U, V]$, that map is applied to nodes: $U x_i + V (x_j - x_i)$ is
     $U x_i - V \bar x_i$ at the receiver plus $V \bar x_j$ at the sender, with features $\bar x$ centred so that no
-    digits are lost to a common offset. The rest of `nn` runs on blocks of edges.
+    digits are lost to a common offset. The rest of `nn` runs on blocks of edges. A network whose norms take statistics
+    over rows (`MLP` with `batch_norm`, say) runs on all edges at once, and edges that the layout masks have no say.
 
     ??? cite "Reference"
         Wang et al., Dynamic Graph CNN for Learning on Point Clouds, ACM TOG 2019, eq. 8.
@@ -44,7 +45,7 @@ class EdgeConv(eqx.Module):
     def __init__(self, nn: Callable[..., Any], aggr: AggregationLike = "max", *, flow: Flow = "source_to_target"):
         """**Arguments:**
 
-        - `nn`: network on ONE edge's `[x_i, x_j - x_i]`, twice as many inputs as node features.
+        - `nn`: network on ONE edge's `[x_i, x_j - x_i]`, twice as many inputs as node features; or an `MLP`.
         - `aggr`: aggregation of its outputs, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         """
@@ -52,19 +53,30 @@ class EdgeConv(eqx.Module):
         self.aggregation = as_aggregation(aggr)
         self.flow = flow
 
+    @overload
+    def __call__(self, x: Nodes, edge_index: EdgeIndexLike) -> Float[Array, "num_receivers out"]: ...
+    @overload
+    def __call__(
+        self, x: Nodes, edge_index: EdgeIndexLike, *, state: eqx.nn.State
+    ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.EdgeConv")
-    def __call__(self, x: Nodes, edge_index: EdgeIndexLike) -> Float[Array, "num_receivers out"]:
+    def __call__(
+        self, x: Nodes, edge_index: EdgeIndexLike, *, state: eqx.nn.State | None = None
+    ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
         """**Arguments:**
 
         - `x`: node features, or (senders', receivers') with as many features on either side.
         - `edge_index`: `(2, num_edges)` integers or an `EdgeIndex`.
+        - `state`: running statistics of an `MLP` with batch norms.
 
-        **Returns:** new receiver features, `(num_receivers, out_features)`; zeros for a receiver without edges.
+        **Returns:** new receiver features, `(num_receivers, out_features)`, zeros for a receiver without edges;
+        `(out, state)` if `state` is given.
 
         **Raises:** `ValueError` for wrong sizes.
         """
         x_src, x_dst, edges = endpoints(x, edge_index, None, self.flow)
-        return _edge_conv(self.nn, self.aggregation, x_src, x_dst, edges)
+        out, state = _edge_conv(self.nn, self.aggregation, x_src, x_dst, edges, state)
+        return out if state is None else (out, state)
 
 
 class DynamicEdgeConv(eqx.Module):
@@ -89,7 +101,7 @@ class DynamicEdgeConv(eqx.Module):
     def __init__(self, nn: Callable[..., Any], k: int, aggr: AggregationLike = "max"):
         """**Arguments:**
 
-        - `nn`: network on ONE edge's `[x_i, x_j - x_i]`, twice as many inputs as node features.
+        - `nn`: network on ONE edge's `[x_i, x_j - x_i]`, twice as many inputs as node features; or an `MLP`.
         - `k`: number of neighbours, the node itself among them; at least 1.
         - `aggr`: aggregation of the outputs of `nn`, or its name.
 
@@ -101,14 +113,23 @@ class DynamicEdgeConv(eqx.Module):
         self.k = k
         self.aggregation = as_aggregation(aggr)
 
+    @overload
+    def __call__(self, x: Nodes, batch: Batch | BatchPair | None = None) -> Float[Array, "num_receivers out"]: ...
+    @overload
+    def __call__(
+        self, x: Nodes, batch: Batch | BatchPair | None = None, *, state: eqx.nn.State
+    ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.DynamicEdgeConv")
-    def __call__(self, x: Nodes, batch: Batch | BatchPair | None = None) -> Float[Array, "num_receivers out"]:
+    def __call__(
+        self, x: Nodes, batch: Batch | BatchPair | None = None, *, state: eqx.nn.State | None = None
+    ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
         """**Arguments:**
 
         - `x`: node features, or (senders', receivers') with as many features on either side.
         - `batch`: graph of every node, or such a pair; neighbours are sought within a graph only.
+        - `state`: running statistics of an `MLP` with batch norms.
 
-        **Returns:** new receiver features, `(num_receivers, out_features)`.
+        **Returns:** new receiver features, `(num_receivers, out_features)`; `(out, state)` if `state` is given.
 
         **Raises:** `ValueError` for wrong sizes.
         """
@@ -117,7 +138,8 @@ class DynamicEdgeConv(eqx.Module):
             raise ValueError("`x` must hold features of receivers too, which seek neighbours; got (x_src, None).")
         batches = batch if isinstance(batch, tuple) else (batch, batch)
         edges = _nearest(x_src, x_dst, *batches, k=self.k)
-        return _edge_conv(self.nn, self.aggregation, x_src, x_dst, edges)
+        out, state = _edge_conv(self.nn, self.aggregation, x_src, x_dst, edges, state)
+        return out if state is None else (out, state)
 
 
 class _OnDifference(MessagePassing):
@@ -141,16 +163,26 @@ class _OnHidden(MessagePassing):
 
 
 def _edge_conv(
-    nn: Callable[..., Any], aggregation: AbstractAggregation, x_src: Array, x_dst: Array | None, edges: AbstractEdges
-) -> Array:
+    nn: Callable[..., Any],
+    aggregation: AbstractAggregation,
+    x_src: Array,
+    x_dst: Array | None,
+    edges: AbstractEdges,
+    state: eqx.nn.State | None,
+) -> tuple[Array, eqx.nn.State | None]:
     if x_dst is None or x_dst.shape[1] != x_src.shape[1]:
         raise ValueError(
             "`x` must have as many features for receivers as for senders; got "
             f"{x_src.shape[1]} and {None if x_dst is None else x_dst.shape[1]}."
         )
+    if mixes_rows(nn):
+        x_i = edges.receive(x_dst)
+        rows = jnp.concatenate([x_i, edges.send(x_src) - x_i], axis=-1)
+        messages, state = apply_rows(nn, rows, state, edges.edge_mask)
+        return reduce_messages(aggregation, edges, messages), state
     first, rest = split_first(nn)
     if first is None:
-        return _OnDifference(aggregation, nn).propagate(edges, x=(x_src, x_dst))
+        return _OnDifference(aggregation, nn).propagate(edges, x=(x_src, x_dst)), state
     width = x_src.shape[1]
     if first.in_features != 2 * width:
         raise ValueError(
@@ -162,7 +194,7 @@ def _edge_conv(
     h_dst = x_dst @ on_node - (x_dst - centre) @ on_difference
     h_dst = h_dst if first.bias is None else h_dst + first.bias[None]
     h_src = (x_src - centre) @ on_difference
-    return _OnHidden(aggregation, rest).propagate(edges, h=(h_src, h_dst))
+    return _OnHidden(aggregation, rest).propagate(edges, h=(h_src, h_dst)), state
 
 
 def _nearest(

@@ -5,8 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._linear import add_bias, check_sizes, glorot_linear
-from ._adjacency import AdjacencyLike, Flow, as_adjacency, convolve, gcn_norm
+from .._linear import add_bias, check_sizes, glorot_linear, project
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
+from ._adjacency import AdjacencyLike, Flow, convolve, normalized
+from ._neighbors import is_linear, propagate
 
 
 class GCNConv(eqx.Module):
@@ -22,6 +25,7 @@ class GCNConv(eqx.Module):
 
     lin: eqx.nn.Linear
     bias: Float[Array, " out"] | None
+    aggregation: AbstractAggregation
     improved: bool = eqx.field(static=True)
     add_self_loops: bool = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
@@ -36,6 +40,7 @@ class GCNConv(eqx.Module):
         add_self_loops: bool | None = None,
         normalize: bool = True,
         bias: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -46,6 +51,7 @@ class GCNConv(eqx.Module):
         - `add_self_loops`: give every node a self-loop if it has none; as `normalize` says if None.
         - `normalize`: symmetric normalisation on the fly; if False the edge weights are used as they are.
         - `bias`: learn an additive bias, zero at first.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the Glorot-uniform weight.
 
@@ -60,6 +66,7 @@ class GCNConv(eqx.Module):
             )
         self.lin = glorot_linear(in_features, out_features, key=key)
         self.bias = jnp.zeros(out_features) if bias else None
+        self.aggregation = as_aggregation(aggr)
         self.improved = improved
         self.add_self_loops = add_self_loops
         self.normalize = normalize
@@ -82,10 +89,11 @@ class GCNConv(eqx.Module):
 
         **Raises:** `ValueError` for a wrong number of features or of weights.
         """
-        if self.normalize:
-            adjacency = gcn_norm(
-                edge_index, edge_weight, x.shape[0], self.improved, self.add_self_loops, self.flow, x.dtype
-            )
-        else:
-            adjacency = as_adjacency(edge_index, edge_weight, num_nodes=x.shape[0], flow=self.flow)
-        return add_bias(convolve(adjacency.__matmul__, self.lin, x), self.bias)
+        options = {"normalize": self.normalize, "improved": self.improved, "add_self_loops": self.add_self_loops}
+        adjacency = normalized(x, edge_index, edge_weight, flow=self.flow, **options)
+
+        def smooth(h):
+            return propagate(adjacency, h, self.aggregation)
+
+        out = convolve(smooth, self.lin, x) if is_linear(self.aggregation) else smooth(project(self.lin, x))
+        return add_bias(out, self.bias)

@@ -8,7 +8,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._linear import check_features, check_sizes, glorot
-from ._adjacency import AdjacencyLike, Flow, as_adjacency, gcn_norm
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
+from ._adjacency import AdjacencyLike, Flow, normalized
+from ._neighbors import propagate
 
 
 class GCN2Conv(eqx.Module):
@@ -27,6 +30,7 @@ class GCN2Conv(eqx.Module):
     weight2: Float[Array, "features features"] | None
     alpha: float | Float[Array, ""]
     beta: float | Float[Array, ""]
+    aggregation: AbstractAggregation
     add_self_loops: bool = eqx.field(static=True)
     normalize: bool = eqx.field(static=True)
     flow: Flow = eqx.field(static=True)
@@ -41,6 +45,7 @@ class GCN2Conv(eqx.Module):
         shared_weights: bool = True,
         add_self_loops: bool = True,
         normalize: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -50,7 +55,7 @@ class GCN2Conv(eqx.Module):
         - `alpha`: share of the initial features.
         - `theta`, `layer`: strength of the identity mapping and number of the layer (from 1); both or neither.
         - `shared_weights`: one matrix for smoothed and initial features.
-        - `add_self_loops`, `normalize`, `flow`: as `GCNConv`.
+        - `add_self_loops`, `normalize`, `aggr`, `flow`: as `GCNConv`.
         - `key`: draws the Glorot-uniform matrices.
 
         **Raises:** `ValueError` if only one of `theta` and `layer` is given.
@@ -63,6 +68,7 @@ class GCN2Conv(eqx.Module):
         self.weight2 = None if shared_weights else glorot(k2, (in_features, in_features))
         self.alpha = alpha
         self.beta = 1.0 if theta is None or layer is None else math.log(theta / layer + 1.0)
+        self.aggregation = as_aggregation(aggr)
         self.add_self_loops = add_self_loops
         self.normalize = normalize
         self.flow = flow
@@ -77,14 +83,11 @@ class GCN2Conv(eqx.Module):
     ) -> Float[Array, "num_nodes features"]:
         """**Arguments:** as `GCNConv`; `x_0` holds the features of the first layer. **Returns:** new node features."""
         check_features(x, self.weight1.shape[0])
-        if self.normalize:
-            loops = self.add_self_loops
-            adjacency = gcn_norm(
-                edge_index, edge_weight, x.shape[0], add_self_loops=loops, flow=self.flow, dtype=x.dtype
-            )
-        else:
-            adjacency = as_adjacency(edge_index, edge_weight, num_nodes=x.shape[0], flow=self.flow)
-        smooth, initial = (1.0 - self.alpha) * (adjacency @ x), self.alpha * x_0
+        loops = self.add_self_loops
+        adjacency = normalized(
+            x, edge_index, edge_weight, flow=self.flow, normalize=self.normalize, add_self_loops=loops
+        )
+        smooth, initial = (1.0 - self.alpha) * propagate(adjacency, x, self.aggregation), self.alpha * x_0
         if self.weight2 is None:
             return self._mix(smooth + initial, self.weight1)
         return self._mix(smooth, self.weight1) + self._mix(initial, self.weight2)

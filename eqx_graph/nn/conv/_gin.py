@@ -15,7 +15,7 @@ from .._rows import apply_rows
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
-from ._neighbors import Nodes, edge_features, endpoints, inputs_of, neighbors
+from ._neighbors import NodeMask, Nodes, edge_features, endpoints, inputs_of, neighbors
 
 
 class GINConv(eqx.Module):
@@ -58,6 +58,8 @@ class GINConv(eqx.Module):
         x: Nodes,
         edge_index: EdgeIndexLike,
         size: tuple[int, int] | None = None,
+        *,
+        mask: NodeMask | None = None,
     ) -> Float[Array, "num_receivers out"]: ...
     @overload
     def __call__(
@@ -66,6 +68,7 @@ class GINConv(eqx.Module):
         edge_index: EdgeIndexLike,
         size: tuple[int, int] | None = None,
         *,
+        mask: NodeMask | None = None,
         state: eqx.nn.State,
     ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.GINConv")
@@ -75,10 +78,11 @@ class GINConv(eqx.Module):
         edge_index: EdgeIndexLike,
         size: tuple[int, int] | None = None,
         *,
+        mask: NodeMask | None = None,
         state: eqx.nn.State | None = None,
     ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
-        """**Arguments:** as `SAGEConv`; a pair `x` needs as many features on either side. `state` holds the running
-        statistics of an `MLP` with batch norms.
+        """**Arguments:** as `SAGEConv`; a pair `x` needs as many features on either side. `mask` is False for
+        receivers that the norms of an `MLP` leave out (padding), `state` holds the running statistics of batch norms.
 
         **Returns:** `nn`'s rows, `(num_receivers, out_features)`; `(out, state)` if `state` is given.
 
@@ -86,7 +90,7 @@ class GINConv(eqx.Module):
         """
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
         out = neighbors(self.aggregation, edges, x_src)
-        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state)
+        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state, mask)
         return out if state is None else (out, state)
 
 
@@ -146,6 +150,8 @@ class GINEConv(MessagePassing):
         edge_index: EdgeIndexLike,
         edge_attr: Float[Array, " num_edges *edge_dim"],
         size: tuple[int, int] | None = None,
+        *,
+        mask: NodeMask | None = None,
     ) -> Float[Array, "num_receivers out"]: ...
     @overload
     def __call__(
@@ -155,6 +161,7 @@ class GINEConv(MessagePassing):
         edge_attr: Float[Array, " num_edges *edge_dim"],
         size: tuple[int, int] | None = None,
         *,
+        mask: NodeMask | None = None,
         state: eqx.nn.State,
     ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.GINEConv")
@@ -165,6 +172,7 @@ class GINEConv(MessagePassing):
         edge_attr: Float[Array, " num_edges *edge_dim"],
         size: tuple[int, int] | None = None,
         *,
+        mask: NodeMask | None = None,
         state: eqx.nn.State | None = None,
     ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
         """**Arguments:** as `GINConv`; `edge_attr` holds one row per edge, in the caller's order.
@@ -182,7 +190,7 @@ class GINEConv(MessagePassing):
                 f"got {edge_attr.shape}. Build the layer with `edge_dim`, the number of features per edge."
             )
         out = self.propagate(edges, x=(x_src, x_dst), edge_attr=edge_attr)
-        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state)
+        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state, mask)
         return out if state is None else (out, state)
 
 

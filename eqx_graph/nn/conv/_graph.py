@@ -75,8 +75,5 @@ class GraphConv(eqx.Module):
         def gather(h):
             return neighbors(self.aggregation, edges, h, edge_weight)
 
-        if is_linear(self.aggregation):
-            out = convolve(gather, self.lin_rel, x_src)
-        else:
-            out = project(self.lin_rel, gather(x_src))
+        out = convolve(gather, self.lin_rel, x_src, is_linear=is_linear(self.aggregation))
         return out if x_dst is None else out + project(self.lin_root, x_dst)

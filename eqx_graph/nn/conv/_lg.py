@@ -4,7 +4,10 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ._adjacency import AdjacencyLike, Flow, as_adjacency, gcn_norm
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
+from ._adjacency import AdjacencyLike, Flow, normalized
+from ._neighbors import propagate
 
 
 class LGConv(eqx.Module):
@@ -15,8 +18,20 @@ class LGConv(eqx.Module):
         Deviations from PyTorch Geometric 2.8: those of `gcn_norm`.
     """
 
-    normalize: bool = eqx.field(static=True, default=True)
-    flow: Flow = eqx.field(static=True, default="source_to_target")
+    aggregation: AbstractAggregation
+    normalize: bool = eqx.field(static=True)
+    flow: Flow = eqx.field(static=True)
+
+    def __init__(self, normalize: bool = True, *, aggr: AggregationLike = "sum", flow: Flow = "source_to_target"):
+        """**Arguments:**
+
+        - `normalize`: symmetric normalisation on the fly; if False the edge weights are used as they are.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
+        - `flow`: `"source_to_target"` or `"target_to_source"`.
+        """
+        self.aggregation = as_aggregation(aggr)
+        self.normalize = normalize
+        self.flow = flow
 
     @jax.named_scope("eqx_graph.LGConv")
     def __call__(
@@ -26,6 +41,7 @@ class LGConv(eqx.Module):
         edge_weight: Float[Array, " num_edges"] | None = None,
     ) -> Float[Array, "num_nodes features"]:
         """**Arguments:** as `GCNConv`. **Returns:** propagated features, the shape of `x`."""
-        if not self.normalize:
-            return as_adjacency(edge_index, edge_weight, num_nodes=x.shape[0], flow=self.flow) @ x
-        return gcn_norm(edge_index, edge_weight, x.shape[0], add_self_loops=False, flow=self.flow, dtype=x.dtype) @ x
+        adjacency = normalized(
+            x, edge_index, edge_weight, flow=self.flow, normalize=self.normalize, add_self_loops=False
+        )
+        return propagate(adjacency, x, self.aggregation)

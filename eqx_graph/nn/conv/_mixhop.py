@@ -9,7 +9,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._linear import add_bias, check_features, check_sizes, project
-from ._adjacency import AdjacencyLike, Flow, gcn_norm
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
+from ._adjacency import AdjacencyLike, Flow, normalized
+from ._neighbors import propagate
 
 
 class MixHopConv(eqx.Module):
@@ -22,6 +25,7 @@ class MixHopConv(eqx.Module):
 
     lins: list[eqx.nn.Linear | None]
     bias: Float[Array, " out"] | None
+    aggregation: AbstractAggregation
     powers: tuple[int, ...] = eqx.field(static=True)
     add_self_loops: bool = eqx.field(static=True)
     flow: Flow = eqx.field(static=True)
@@ -34,6 +38,7 @@ class MixHopConv(eqx.Module):
         *,
         add_self_loops: bool = True,
         bias: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -44,6 +49,7 @@ class MixHopConv(eqx.Module):
         - `powers`: powers of the adjacency, none below 0.
         - `add_self_loops`: give every node a self-loop if it has none.
         - `bias`: learn an additive bias, zero at first.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
 
@@ -58,6 +64,7 @@ class MixHopConv(eqx.Module):
             for p, k in enumerate(keys)
         ]
         self.bias = jnp.zeros(len(powers) * out_features) if bias else None
+        self.aggregation = as_aggregation(aggr)
         self.powers = tuple(powers)
         self.add_self_loops = add_self_loops
         self.flow = flow
@@ -71,12 +78,10 @@ class MixHopConv(eqx.Module):
     ) -> Float[Array, "num_nodes out"]:
         """**Arguments:** as `GCNConv`. **Returns:** new node features, `(num_nodes, len(powers) * out_features)`."""
         check_features(x, next(int(lin.in_features) for lin in self.lins if lin is not None))
-        adjacency = gcn_norm(
-            edge_index, edge_weight, x.shape[0], add_self_loops=self.add_self_loops, flow=self.flow, dtype=x.dtype
-        )
+        adjacency = normalized(x, edge_index, edge_weight, flow=self.flow, add_self_loops=self.add_self_loops)
         results = {}
         for p, lin in enumerate(self.lins):
-            x = adjacency @ x if p > 0 else x
+            x = propagate(adjacency, x, self.aggregation) if p > 0 else x
             if lin is not None:
                 results[p] = project(lin, x)
         return add_bias(jnp.concatenate([results[p] for p in self.powers], axis=-1), self.bias)

@@ -2,18 +2,20 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from ...data import AbstractEdges, EdgeIndex, EdgeIndexLike, as_edges
 from ...ops import matmul, segment_count
 from .._linear import check_features
 from .._message_passing import MessagePassing
 from ..aggr import AbstractAggregation, Mean, Multi, Sum
-from ._adjacency import Flow, arrange_weight, directed
+from ._adjacency import Adjacency, Flow, arrange_weight, directed
 
 
 NodePair = tuple[Float[Array, "num_senders in_src"], Float[Array, "num_receivers in_dst"] | None]
 Nodes = Float[Array, "num_nodes in"] | NodePair
+NodeMask = Bool[Array | np.ndarray, " num_receivers"]
 
 
 class _Neighbors(MessagePassing):
@@ -78,6 +80,36 @@ def neighbors(
     if isinstance(aggregation, Sum):
         return total
     return total / jnp.maximum(in_degree(edges), 1).astype(x.dtype)[:, None]
+
+
+def propagate(
+    adjacency: Adjacency, x: Float[Array, "num_nodes in"], aggregation: AbstractAggregation
+) -> Float[Array, "num_nodes out"]:
+    """`adjacency @ x`, with any aggregation in place of the sum; self-loops are messages like the others."""
+    if isinstance(aggregation, Sum):
+        return adjacency @ x
+    edges, weight, loop_weight = adjacency.edges, adjacency.weight, adjacency.loop_weight
+    weight = None if weight is None else edges.restore(weight)
+    if loop_weight is not None:
+        weight = jnp.ones(edges.num_edges, loop_weight.dtype) if weight is None else weight
+        edges, weight = edges.with_self_loops(), jnp.concatenate([weight, loop_weight])
+    return neighbors(aggregation, edges, x, weight)
+
+
+class _Given(MessagePassing):
+    """Messages that exist."""
+
+    aggregation: AbstractAggregation
+
+    def message(self, row: Array) -> Array:
+        return row
+
+
+def reduce_messages(
+    aggregation: AbstractAggregation, edges: AbstractEdges, messages: Float[Array, "num_edges in"]
+) -> Float[Array, "num_receivers out"]:
+    """One message per edge, in the layout's order, aggregated at the receivers."""
+    return _Given(aggregation).propagate(edges, row=edges.restore(messages))
 
 
 def in_degree(edges: AbstractEdges) -> Array:

@@ -1,7 +1,7 @@
 """Edge-conditioned convolution: a network maps an edge's features to the matrix that its message goes through."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import equinox as eqx
 import jax
@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...data import EdgeIndexLike
 from .._linear import add_bias, check_features, check_sizes, project
 from .._message_passing import MessagePassing
-from .._rows import apply_row
+from .._rows import apply_row, apply_rows, mixes_rows
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._first_last import split_last
-from ._neighbors import Nodes, edge_features, endpoints
+from ._neighbors import Nodes, edge_features, endpoints, reduce_messages
 
 
 class NNConv(eqx.Module):
@@ -24,7 +24,8 @@ class NNConv(eqx.Module):
 
     $\Theta(e)$ is `nn(e)` read as an `(in_features, out_features)` matrix. Where `nn` ends with a linear map,
     $\Theta(e) = B + \sum_k h_k(e) M_k$, every node is multiplied with the matrices $M_k$ and $B$ once, and an edge only
-    mixes the results with its $h(e)$: no matrix per edge exists. Any other `nn` is run edge by edge, in blocks.
+    mixes the results with its $h(e)$: no matrix per edge exists. Any other `nn` is run edge by edge, in blocks; one
+    whose norms take statistics over rows (`MLP` with `batch_norm`, say) on all edges at once, and its matrices exist.
 
     ??? cite "Reference"
         Gilmer et al., Neural Message Passing for Quantum Chemistry, ICML 2017, section 5 (edge network);
@@ -74,6 +75,24 @@ class NNConv(eqx.Module):
         self.out_features = out_features
         self.flow = flow
 
+    @overload
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        edge_attr: Float[Array, " num_edges *edge_dim"],
+        size: tuple[int, int] | None = None,
+    ) -> Float[Array, "num_receivers out"]: ...
+    @overload
+    def __call__(
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        edge_attr: Float[Array, " num_edges *edge_dim"],
+        size: tuple[int, int] | None = None,
+        *,
+        state: eqx.nn.State,
+    ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.NNConv")
     def __call__(
         self,
@@ -81,26 +100,37 @@ class NNConv(eqx.Module):
         edge_index: EdgeIndexLike,
         edge_attr: Float[Array, " num_edges *edge_dim"],
         size: tuple[int, int] | None = None,
-    ) -> Float[Array, "num_receivers out"]:
-        """**Arguments:** as `SAGEConv`; `edge_attr` holds one row per edge, in the caller's order.
+        *,
+        state: eqx.nn.State | None = None,
+    ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
+        """**Arguments:** as `SAGEConv`; `edge_attr` holds one row per edge, in the caller's order, and `state` the
+        running statistics of an `MLP` with batch norms.
 
-        **Returns:** new receiver features, `(num_receivers, out_features)`.
+        **Returns:** new receiver features, `(num_receivers, out_features)`; `(out, state)` if `state` is given.
 
         **Raises:** `ValueError` for wrong sizes, among them the number of outputs of `nn`.
         """
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
         check_features(x_src, self.in_features)
         edge_attr = edge_features(edges, edge_attr, -1)
-        self._check_network(edge_attr)
         trunk, last = split_last(self.nn)
-        if last is None:
+        if mixes_rows(self.nn):
+            matrices, state = apply_rows(self.nn, edges.arrange(edge_attr), state, edges.edge_mask)
+            self._check_outputs(matrices.shape[1:])
+            matrices = matrices.reshape(-1, self.in_features, self.out_features)
+            sent = jnp.einsum("ei,eio->eo", edges.send(x_src), matrices)
+            out = reduce_messages(self.aggregation, edges, sent)
+        elif last is None:
+            self._check_network(edge_attr)
             out = _MatrixPerEdge(self.aggregation, self.nn).propagate(edges, x=(x_src, None), edge_attr=edge_attr)
         else:
+            self._check_network(edge_attr)
             products = self._products(last, x_src)
             out = _MixPerEdge(self.aggregation, trunk).propagate(edges, p=(products, None), edge_attr=edge_attr)
         if self.lin is not None and x_dst is not None:
             out = out + project(self.lin, x_dst)
-        return add_bias(out, self.bias)
+        out = add_bias(out, self.bias)
+        return out if state is None else (out, state)
 
     def _products(
         self, last: eqx.nn.Linear, x: Float[Array, "num_senders in"]
@@ -114,7 +144,9 @@ class NNConv(eqx.Module):
 
     def _check_network(self, edge_attr: Float[Array, "num_edges edge_dim"]) -> None:
         row = jax.ShapeDtypeStruct(edge_attr.shape[1:], edge_attr.dtype)
-        outputs = eqx.filter_eval_shape(lambda nn, e: apply_row(nn, e), self.nn, row).shape
+        self._check_outputs(eqx.filter_eval_shape(lambda nn, e: apply_row(nn, e), self.nn, row).shape)
+
+    def _check_outputs(self, outputs: tuple[int, ...]) -> None:
         if outputs != (self.in_features * self.out_features,):
             raise ValueError(
                 f"`nn` must have in_features * out_features = {self.in_features * self.out_features} outputs; "

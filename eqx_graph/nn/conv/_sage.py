@@ -85,10 +85,8 @@ class SAGEConv(eqx.Module):
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
         if self.lin is not None:
             x_src = jax.nn.relu(project(self.lin, x_src))
-        if is_linear(self.aggregation):
-            out = convolve(lambda h: neighbors(self.aggregation, edges, h), self.lin_l, x_src)
-        else:
-            out = project(self.lin_l, neighbors(self.aggregation, edges, x_src))
+        commutes = is_linear(self.aggregation)
+        out = convolve(lambda h: neighbors(self.aggregation, edges, h), self.lin_l, x_src, is_linear=commutes)
         if self.lin_r is not None and x_dst is not None:
             out = out + project(self.lin_r, x_dst)
         return unit_rows(out) if self.normalize else out

@@ -5,7 +5,10 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._linear import check_sizes
-from ._adjacency import AdjacencyLike, Flow, convolve, gcn_norm
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
+from ._adjacency import AdjacencyLike, Flow, convolve, normalized
+from ._neighbors import is_linear, propagate
 
 
 class SGConv(eqx.Module):
@@ -17,6 +20,7 @@ class SGConv(eqx.Module):
     """
 
     lin: eqx.nn.Linear
+    aggregation: AbstractAggregation
     K: int = eqx.field(static=True)
     add_self_loops: bool = eqx.field(static=True)
     flow: Flow = eqx.field(static=True)
@@ -29,6 +33,7 @@ class SGConv(eqx.Module):
         K: int = 1,
         add_self_loops: bool = True,
         bias: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -38,6 +43,7 @@ class SGConv(eqx.Module):
         - `K`: number of propagations (hops), at least 0.
         - `add_self_loops`: give every node a self-loop if it has none.
         - `bias`: learn an additive bias.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear map.
 
@@ -45,6 +51,7 @@ class SGConv(eqx.Module):
         """
         check_sizes(in_features=in_features, out_features=out_features)
         self.lin = eqx.nn.Linear(in_features, out_features, use_bias=bias, key=key)
+        self.aggregation = as_aggregation(aggr)
         self.K = check_hops(K)
         self.add_self_loops = add_self_loops
         self.flow = flow
@@ -57,14 +64,15 @@ class SGConv(eqx.Module):
         edge_weight: Float[Array, " num_edges"] | None = None,
     ) -> Float[Array, "num_nodes out"]:
         """**Arguments:** as `GCNConv`. **Returns:** new node features, `(num_nodes, out_features)`."""
-        adjacency = gcn_norm(
-            edge_index, edge_weight, x.shape[0], add_self_loops=self.add_self_loops, flow=self.flow, dtype=x.dtype
-        )
+        adjacency = normalized(x, edge_index, edge_weight, flow=self.flow, add_self_loops=self.add_self_loops)
 
         def hop(x, _):
-            return adjacency @ x, None
+            return propagate(adjacency, x, self.aggregation), None
 
-        return convolve(lambda x: jax.lax.scan(hop, x, length=self.K)[0], self.lin, x)
+        def hops(x):
+            return jax.lax.scan(hop, x, length=self.K)[0]
+
+        return convolve(hops, self.lin, x, is_linear=is_linear(self.aggregation))
 
 
 class SSGConv(eqx.Module):
@@ -79,6 +87,7 @@ class SSGConv(eqx.Module):
 
     lin: eqx.nn.Linear
     alpha: float | Float[Array, ""]
+    aggregation: AbstractAggregation
     K: int = eqx.field(static=True)
     add_self_loops: bool = eqx.field(static=True)
     flow: Flow = eqx.field(static=True)
@@ -92,6 +101,7 @@ class SSGConv(eqx.Module):
         K: int = 1,
         add_self_loops: bool = True,
         bias: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -102,6 +112,7 @@ class SSGConv(eqx.Module):
         - `K`: number of propagations (hops), at least 1.
         - `add_self_loops`: give every node a self-loop if it has none.
         - `bias`: learn an additive bias.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear map.
 
@@ -110,6 +121,7 @@ class SSGConv(eqx.Module):
         check_sizes(in_features=in_features, out_features=out_features)
         self.lin = eqx.nn.Linear(in_features, out_features, use_bias=bias, key=key)
         self.alpha = alpha
+        self.aggregation = as_aggregation(aggr)
         self.K = check_hops(K, least=1)
         self.add_self_loops = add_self_loops
         self.flow = flow
@@ -122,20 +134,18 @@ class SSGConv(eqx.Module):
         edge_weight: Float[Array, " num_edges"] | None = None,
     ) -> Float[Array, "num_nodes out"]:
         """**Arguments:** as `GCNConv`. **Returns:** new node features, `(num_nodes, out_features)`."""
-        adjacency = gcn_norm(
-            edge_index, edge_weight, x.shape[0], add_self_loops=self.add_self_loops, flow=self.flow, dtype=x.dtype
-        )
+        adjacency = normalized(x, edge_index, edge_weight, flow=self.flow, add_self_loops=self.add_self_loops)
         share = (1.0 - self.alpha) / self.K
 
         def hop(carry, _):
             h, total = carry
-            h = adjacency @ h
+            h = propagate(adjacency, h, self.aggregation)
             return (h, total + share * h), None
 
         def mean_of_hops(x):
             return jax.lax.scan(hop, (x, self.alpha * x), length=self.K)[0][1]
 
-        return convolve(mean_of_hops, self.lin, x)
+        return convolve(mean_of_hops, self.lin, x, is_linear=is_linear(self.aggregation))
 
 
 def check_hops(K: int, least: int = 0) -> int:

@@ -7,7 +7,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._linear import add_bias, check_features, check_sizes
-from ._adjacency import AdjacencyLike, Flow, as_adjacency, gcn_norm
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
+from ._adjacency import AdjacencyLike, Flow, normalized
+from ._neighbors import is_linear, propagate
 from ._sg import check_hops
 
 
@@ -23,6 +26,7 @@ class TAGConv(eqx.Module):
 
     lins: list[eqx.nn.Linear]
     bias: Float[Array, " out"] | None
+    aggregation: AbstractAggregation
     normalize: bool = eqx.field(static=True)
     flow: Flow = eqx.field(static=True)
 
@@ -34,6 +38,7 @@ class TAGConv(eqx.Module):
         K: int = 3,
         bias: bool = True,
         normalize: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -43,6 +48,7 @@ class TAGConv(eqx.Module):
         - `K`: highest power of the adjacency (number of hops), at least 0.
         - `bias`: learn an additive bias, zero at first.
         - `normalize`: symmetric normalisation on the fly; if False the edge weights are used as they are.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
 
@@ -52,6 +58,7 @@ class TAGConv(eqx.Module):
         keys = jr.split(key, check_hops(K) + 1)
         self.lins = [eqx.nn.Linear(in_features, out_features, use_bias=False, key=k) for k in keys]
         self.bias = jnp.zeros(out_features) if bias else None
+        self.aggregation = as_aggregation(aggr)
         self.normalize = normalize
         self.flow = flow
 
@@ -65,20 +72,17 @@ class TAGConv(eqx.Module):
         """**Arguments:** as `GCNConv`. **Returns:** new node features, `(num_nodes, out_features)`."""
         out_features, in_features = self.lins[0].weight.shape
         check_features(x, in_features)
-        if self.normalize:
-            adjacency = gcn_norm(
-                edge_index, edge_weight, x.shape[0], add_self_loops=False, flow=self.flow, dtype=x.dtype
-            )
-        else:
-            adjacency = as_adjacency(edge_index, edge_weight, num_nodes=x.shape[0], flow=self.flow)
+        adjacency = normalized(
+            x, edge_index, edge_weight, flow=self.flow, normalize=self.normalize, add_self_loops=False
+        )
         first, *higher = [lin.weight.T for lin in self.lins]
-        if out_features < in_features:
+        if is_linear(self.aggregation) and out_features < in_features:
             out = x @ self.lins[-1].weight.T
             for lin in self.lins[-2::-1]:
-                out = adjacency @ out + x @ lin.weight.T
+                out = propagate(adjacency, out, self.aggregation) + x @ lin.weight.T
             return add_bias(out, self.bias)
         out = x @ first
         for weight in higher:
-            x = adjacency @ x
+            x = propagate(adjacency, x, self.aggregation)
             out = out + x @ weight
         return add_bias(out, self.bias)

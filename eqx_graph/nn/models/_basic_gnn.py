@@ -16,7 +16,9 @@ from .._dropout import drop, make_dropout
 from .._linear import check_sizes, project
 from ..aggr import AggregationLike
 from ..conv import Adjacency, GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
+from ..conv._adjacency import Flow
 from ..conv._attend import FillValue
+from ..conv._neighbors import Nodes
 from ._jumping_knowledge import JumpingKnowledge
 from ._mlp import MLP
 from ._resolve import Activation, Norm, apply_norm, as_activation, as_norm
@@ -39,8 +41,8 @@ class _Parts(NamedTuple):
 
 
 def _assemble(
-    make_conv: Callable[[int, int, bool, PRNGKeyArray], Any],
-    in_features: int,
+    make_conv: Callable[[Any, int, bool, PRNGKeyArray], Any],
+    in_features: int | tuple[int, int],
     hidden_features: int,
     num_layers: int,
     out_features: int | None,
@@ -58,13 +60,15 @@ def _assemble(
     keys = jr.split(key, num_layers + 2)
     ends_in_conv = out_features is not None and jk is None
     last = out_features if out_features is not None and ends_in_conv else hidden_features
-    sizes = [in_features, *[hidden_features] * (num_layers - 1), last]
+    between = (hidden_features, hidden_features) if isinstance(in_features, tuple) else hidden_features
+    inputs = [in_features, *[between] * (num_layers - 1)]
+    outputs = [*[hidden_features] * (num_layers - 1), last]
     final = [False] * (num_layers - 1) + [ends_in_conv]
     normed = num_layers if jk is not None else num_layers - 1
     wide = num_layers * hidden_features if jk == "cat" else hidden_features
     out = hidden_features if out_features is None else out_features
     parts = _Parts(
-        convs=[make_conv(*row) for row in zip(sizes[:-1], sizes[1:], final, keys[2:], strict=True)],
+        convs=[make_conv(*row) for row in zip(inputs, outputs, final, keys[2:], strict=True)],
         norms=[as_norm(norm, hidden_features) for _ in range(normed)],
         act=as_activation(act),
         dropout=make_dropout(dropout),
@@ -92,13 +96,13 @@ class AbstractBasicGNN(eqx.Module):
 
     @abc.abstractmethod
     def convolve(
-        self, conv: Any, x: Array, edge_index: Any, edge_weight: Any, edge_attr: Any, state: Any, key: Any
+        self, conv: Any, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
     ) -> tuple[Array, Any]:
         """One layer on what it takes of the arguments, and the state after it."""
 
     def __call__(
         self,
-        x: Float[Array, "num_nodes in"],
+        x: Nodes,
         edge_index: EdgeIndexLike | Adjacency,
         edge_weight: Float[Array, " num_edges"] | None = None,
         edge_attr: Float[Array, " num_edges *edge_dim"] | None = None,
@@ -112,8 +116,9 @@ class AbstractBasicGNN(eqx.Module):
         """**Arguments:**
 
         - `x`, `edge_index`, `edge_weight`, `edge_attr`: as the layers take them; what they do not take must be None.
+            After the first layer its result serves senders and receivers.
         - `batch`, `batch_size`: graph of every node and number of graphs, for norms over graphs.
-        - `mask`: False for nodes that batch norms leave out (padding).
+        - `mask`: False for nodes that norms leave out (padding).
         - `state`: running statistics of batch norms.
         - `key`: draws the dropout masks.
 
@@ -126,7 +131,7 @@ class AbstractBasicGNN(eqx.Module):
         with jax.named_scope(f"eqx_graph.{type(self).__name__}"):
             for i, (conv, layer_key) in enumerate(zip(self.convs, keys, strict=True)):
                 conv_key, drop_key = (None, None) if layer_key is None else jr.split(layer_key)
-                x, state = self.convolve(conv, x, edge_index, edge_weight, edge_attr, state, conv_key)
+                x, state = self.convolve(conv, x, edge_index, edge_weight, edge_attr, mask, state, conv_key)
                 if i < len(self.norms):
                     x = self.act(x) if self.act is not None and self.act_first else x
                     x, state = apply_norm(self.norms[i], x, batch, batch_size, mask, state)
@@ -174,6 +179,8 @@ class GCN(AbstractBasicGNN):
         add_self_loops: bool | None = None,
         normalize: bool = True,
         bias: bool = True,
+        aggr: AggregationLike = "sum",
+        flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
         """**Arguments:**
@@ -184,20 +191,29 @@ class GCN(AbstractBasicGNN):
         - `act`, `norm`: an activation and a norm, or their names; None for none.
         - `act_first`: activation before the norm.
         - `jk`: jumping knowledge, `"last"`, `"cat"`, `"max"` or `"lstm"`.
-        - `improved`, `add_self_loops`, `normalize`, `bias`: as `GCNConv`.
+        - `improved`, `add_self_loops`, `normalize`, `bias`, `aggr`, `flow`: as `GCNConv`.
         - `key`: draws all weights.
         """
 
         def make(i: int, o: int, last: bool, key: PRNGKeyArray) -> GCNConv:
-            loops = add_self_loops
-            return GCNConv(i, o, improved=improved, add_self_loops=loops, normalize=normalize, bias=bias, key=key)
+            return GCNConv(
+                i,
+                o,
+                improved=improved,
+                add_self_loops=add_self_loops,
+                normalize=normalize,
+                bias=bias,
+                aggr=aggr,
+                flow=flow,
+                key=key,
+            )
 
         sizes = in_features, hidden_features, num_layers, out_features
         for name, part in _assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
             setattr(self, name, part)
 
     def convolve(
-        self, conv: GCNConv, x: Array, edge_index: Any, edge_weight: Any, edge_attr: Any, state: Any, key: Any
+        self, conv: GCNConv, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
     ) -> tuple[Array, Any]:
         """One `GCNConv`, with edge weights."""
         _refuse("edge_attr", edge_attr, "GCN")
@@ -221,7 +237,7 @@ class GraphSAGE(AbstractBasicGNN):
 
     def __init__(
         self,
-        in_features: int,
+        in_features: int | tuple[int, int],
         hidden_features: int,
         num_layers: int,
         out_features: int | None = None,
@@ -236,13 +252,24 @@ class GraphSAGE(AbstractBasicGNN):
         root_weight: bool = True,
         project: bool = False,
         bias: bool = True,
+        flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
-        """**Arguments:** those of `GCN`; `aggr`, `normalize`, `root_weight`, `project`, `bias` as `SAGEConv`."""
+        """**Arguments:** those of `GCN`; `aggr`, `normalize`, `root_weight`, `project`, `bias`, `flow` as `SAGEConv`;
+        `in_features` may be a pair, with a pair `x` of as many senders as receivers (of any number with one layer).
+        """
 
-        def make(i: int, o: int, last: bool, key: PRNGKeyArray) -> SAGEConv:
+        def make(i: int | tuple[int, int], o: int, last: bool, key: PRNGKeyArray) -> SAGEConv:
             return SAGEConv(
-                i, o, aggr, normalize=normalize, root_weight=root_weight, project=project, bias=bias, key=key
+                i,
+                o,
+                aggr,
+                normalize=normalize,
+                root_weight=root_weight,
+                project=project,
+                bias=bias,
+                flow=flow,
+                key=key,
             )
 
         sizes = in_features, hidden_features, num_layers, out_features
@@ -250,7 +277,7 @@ class GraphSAGE(AbstractBasicGNN):
             setattr(self, name, part)
 
     def convolve(
-        self, conv: SAGEConv, x: Array, edge_index: Any, edge_weight: Any, edge_attr: Any, state: Any, key: Any
+        self, conv: SAGEConv, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
     ) -> tuple[Array, Any]:
         """One `SAGEConv`."""
         _refuse("edge_weight", edge_weight, "GraphSAGE")
@@ -287,26 +314,29 @@ class GIN(AbstractBasicGNN):
         jk: JumpMode = None,
         eps: float = 0.0,
         train_eps: bool = False,
+        aggr: AggregationLike = "sum",
+        flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
-        """**Arguments:** those of `GCN`; `norm` and `act` serve inside the perceptrons too; `eps`, `train_eps` as
-        `GINConv`.
+        """**Arguments:** those of `GCN`; `norm` and `act` serve inside the perceptrons too; `eps`, `train_eps`,
+        `aggr`, `flow` as `GINConv`.
         """
 
         def make(i: int, o: int, last: bool, key: PRNGKeyArray) -> GINConv:
-            return GINConv(MLP([i, o, o], act=act, act_first=act_first, norm=norm, key=key), eps, train_eps)
+            mlp = MLP([i, o, o], act=act, act_first=act_first, norm=norm, key=key)
+            return GINConv(mlp, eps, train_eps, aggr=aggr, flow=flow)
 
         sizes = in_features, hidden_features, num_layers, out_features
         for name, part in _assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
             setattr(self, name, part)
 
     def convolve(
-        self, conv: GINConv, x: Array, edge_index: Any, edge_weight: Any, edge_attr: Any, state: Any, key: Any
+        self, conv: GINConv, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
     ) -> tuple[Array, Any]:
         """One `GINConv`."""
         _refuse("edge_weight", edge_weight, "GIN")
         _refuse("edge_attr", edge_attr, "GIN")
-        out = conv(x, edge_index, state=state)
+        out = conv(x, edge_index, mask=mask, state=state)
         return out if isinstance(out, tuple) else (out, state)
 
 
@@ -328,7 +358,7 @@ class GAT(AbstractBasicGNN):
 
     def __init__(
         self,
-        in_features: int,
+        in_features: int | tuple[int, int],
         hidden_features: int,
         num_layers: int,
         out_features: int | None = None,
@@ -348,11 +378,12 @@ class GAT(AbstractBasicGNN):
         bias: bool = True,
         share_weights: bool = False,
         residual: bool = False,
+        flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
         """**Arguments:** those of `GCN` (`dropout` drops attention weights too); `v2` takes `GATv2Conv`, for which
         alone `share_weights` is; the rest as `GATConv`, with `hidden_features` counting all heads where they are put
-        side by side.
+        side by side. `in_features` may be a pair as in `GraphSAGE`.
 
         **Raises:** `ValueError` if `heads` does not divide the features, or for `share_weights` without `v2`.
         """
@@ -360,7 +391,7 @@ class GAT(AbstractBasicGNN):
             raise ValueError("`share_weights` needs `v2=True`: GATConv has one linear map already; got v2=False.")
         conv = ft.partial(GATv2Conv, share_weights=share_weights) if v2 else GATConv
 
-        def make(i: int, o: int, last: bool, key: PRNGKeyArray) -> GATConv | GATv2Conv:
+        def make(i: int | tuple[int, int], o: int, last: bool, key: PRNGKeyArray) -> GATConv | GATv2Conv:
             together = concat and not last
             if together and o % heads != 0:
                 raise ValueError(f"`hidden_features` must be a multiple of `heads`; got {o} and {heads}.")
@@ -376,6 +407,7 @@ class GAT(AbstractBasicGNN):
                 fill_value=fill_value,
                 bias=bias,
                 residual=residual,
+                flow=flow,
                 key=key,
             )
 
@@ -384,7 +416,7 @@ class GAT(AbstractBasicGNN):
             setattr(self, name, part)
 
     def convolve(
-        self, conv: Any, x: Array, edge_index: Any, edge_weight: Any, edge_attr: Any, state: Any, key: Any
+        self, conv: Any, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
     ) -> tuple[Array, Any]:
         """One layer of attention, with edge features."""
         _refuse("edge_weight", edge_weight, "GAT")

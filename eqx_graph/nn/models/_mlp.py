@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from .._dropout import drop, make_dropout
 from .._linear import check_sizes, project
 from .._rows import AbstractRowModule
+from ..norm import LayerNorm
 from ._resolve import Activation, Norm, apply_norm, as_activation, as_norm
 
 
@@ -83,6 +84,12 @@ class MLP(AbstractRowModule):
         self.plain_last = plain_last
 
     @property
+    def mixes_rows(self) -> bool:
+        """Whether a norm takes its statistics over rows."""
+        alone = (isinstance(n, eqx.nn.Identity) or (isinstance(n, LayerNorm) and n.mode == "node") for n in self.norms)
+        return not all(alone)
+
+    @property
     def in_features(self) -> int:
         """Features of the input."""
         return int(self.lins[0].in_features)
@@ -123,7 +130,7 @@ class MLP(AbstractRowModule):
 
         - `x`: one row per node (or whatever the rows are).
         - `batch`, `batch_size`: graph of every row and number of graphs, for norms over graphs.
-        - `mask`: False for rows that batch norms leave out (padding).
+        - `mask`: False for rows that norms leave out (padding).
         - `state`: running statistics of batch norms.
         - `key`: draws the dropout masks.
 
@@ -131,16 +138,35 @@ class MLP(AbstractRowModule):
 
         **Raises:** `ValueError` for wrong sizes, a missing `state`, or an active dropout without `key`.
         """
-        keys = [None] * len(self.lins) if key is None else list(jr.split(key, len(self.lins)))
-        for lin, norm, dropout, layer_key in zip(self.lins, self.norms, self.dropouts, keys, strict=False):
+        x, after = self.embed(x, batch, batch_size, mask=mask, state=state, key=key)
+        if self.plain_last:
+            x = drop(self.dropouts[-1], project(self.lins[-1], x), self._keys(key)[-1])
+        return x if after is None else (x, after)
+
+    def embed(
+        self,
+        x: Float[Array, "rows in"],
+        batch: Int[Array | np.ndarray, " rows"] | None = None,
+        batch_size: int | None = None,
+        *,
+        mask: Bool[Array | np.ndarray, " rows"] | None = None,
+        state: eqx.nn.State | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "rows hidden"], eqx.nn.State | None]:
+        """What a plain last layer gets, or the result without one (PyG's `return_emb`), and the state after it.
+
+        **Arguments, raises:** as the call.
+        """
+        for lin, norm, dropout, k in zip(self.lins, self.norms, self.dropouts, self._keys(key), strict=False):
             x = project(lin, x)
             x = self.act(x) if self.act is not None and self.act_first else x
             x, state = apply_norm(norm, x, batch, batch_size, mask, state)
             x = self.act(x) if self.act is not None and not self.act_first else x
-            x = drop(dropout, x, layer_key)
-        if self.plain_last:
-            x = drop(self.dropouts[-1], project(self.lins[-1], x), keys[-1])
-        return x if state is None else (x, state)
+            x = drop(dropout, x, k)
+        return x, state
+
+    def _keys(self, key: PRNGKeyArray | None) -> list[PRNGKeyArray | None]:
+        return [None] * len(self.lins) if key is None else list(jr.split(key, len(self.lins)))
 
 
 def _sizes(

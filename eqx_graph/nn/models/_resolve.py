@@ -83,6 +83,8 @@ def apply_norm(
     """A norm with whatever it takes of the batch, the mask and the state."""
     if isinstance(norm, BatchNorm):
         return norm(x, state, mask=mask)
+    if mask is not None and batch is None:  # rows that do not count are a graph of their own
+        batch, batch_size = jnp.where(jnp.asarray(mask), 0, 1), 2
     if isinstance(norm, InstanceNorm) and state is not None:
         return norm(x, batch, batch_size, state=state)
     if isinstance(norm, _ByGraph):
