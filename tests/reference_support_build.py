@@ -2,6 +2,7 @@
 
 import functools as ft
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,11 @@ _NO_EFFECT = {
     "device": (None,),
     "node_dim": (0, -2),
     "decomposed_layers": (1,),
+    "inplace": (True, False),
 }
+# What torch's recurrent layers have and ours do not: such an entry is skipped by name. So are sizes that PyG reads from
+# the first input (-1): a layer here is built with its sizes, and says so.
+_NOT_HERE = {"bidirectional": (True,), "proj_size": tuple(range(1, 1024)), "return_sequences": (True,)}
 # Learnable parameters are a size and a flag in PyG, an array in place of the float here.
 _LEARNED = {"SoftmaxAggregation": "t", "PowerMeanAggregation": "p"}
 
@@ -58,11 +63,29 @@ def find_class(name: str) -> type:
     raise NotInPackage(name)
 
 
+def _skip_what_is_not_here(name: str, ctor: Any) -> None:
+    """Raises `NotInPackage` for a size of -1 and for arguments in `_NOT_HERE`, anywhere in a constructor."""
+    for keyword, value in ctor.items() if isinstance(ctor, dict) else enumerate(ctor):
+        lazy = str(keyword).endswith(("channels", "in_channels", "__linear__")) and -1 in np.atleast_1d(_flat(value))
+        if lazy or value in _NOT_HERE.get(keyword, ()):
+            raise NotInPackage(f"{name}({keyword}={value})")
+        if isinstance(value, dict | list):
+            _skip_what_is_not_here(name, value)
+
+
+def _flat(value: Any) -> list[int]:
+    """The integers at the ends of lists and dictionaries."""
+    if isinstance(value, dict | list):
+        return [i for item in (value.values() if isinstance(value, dict) else value) for i in _flat(item)]
+    return [value] if type(value) is int else []
+
+
 def build(entry: Entry, case: Case, key: PRNGKeyArray) -> eqx.Module:
     """The module an entry describes, with fresh weights.
 
     PyG ignores `improved` without edge weights (its documentation does not), so those numbers are `improved=False`'s.
     """
+    _skip_what_is_not_here(entry.class_name, entry.ctor)
     unweighted = len(case.args) < 3 and case.kwargs.get("edge_weight") is None
     ctor = entry.ctor | {"improved": False} if entry.ctor.get("improved") and unweighted else entry.ctor
     if "q" in entry.ctor:  # rounded to float32
@@ -81,10 +104,19 @@ def _construct(name: str, ctor: dict[str, Any], key: PRNGKeyArray) -> eqx.Module
         ours = next((c for c in candidates if c in parameters), None)
         if ours is None:
             raise TypeError(f"{cls.__name__} has no argument for PyG's `{keyword}={value}`; it has {list(parameters)}")
-        arguments[ours] = _value(value, jr.fold_in(key, i))
+        argument = _value(value, jr.fold_in(key, i))
+        if keyword == "norm" and isinstance(argument, eqx.Module):  # PyG copies an object, or shares it
+            argument = ft.partial(lambda norm, features: norm, argument)
+        arguments[ours] = float(argument) if type(argument) is int and _is_real(parameters[ours]) else argument
     if "key" in parameters:
         arguments["key"] = key
     return cls(**arguments)
+
+
+def _is_real(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter is a real number (a JSON file may hold an integer)."""
+    kinds = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    return float in kinds and int not in kinds
 
 
 def _as_objects(name: str, ctor: dict[str, Any]) -> dict[str, Any]:
@@ -138,12 +170,25 @@ def _linear(body: Any, key: PRNGKeyArray) -> eqx.nn.Linear:
 
 def _activation(name: str, arguments: dict[str, Any]) -> Any:
     """A layer of `eqx.nn.Sequential`: functions are wrapped, PReLU has a weight."""
+    arguments = {k: v for k, v in arguments.items() if v not in _NO_EFFECT.get(k, ())}
+    short = name.lower().replace("_", "")
+    if short == "prelu":
+        return eqx.nn.PReLU(jnp.full(arguments.get("num_parameters", 1), arguments.get("init", 0.25)))
+    if short == "softplus" and arguments:
+        return eqx.nn.Lambda(lambda x: jax.nn.softplus(arguments["beta"] * x) / arguments["beta"])
+    if short == "gelu":
+        return eqx.nn.Lambda(ft.partial(jax.nn.gelu, approximate=arguments.get("approximate") == "tanh"))
     act = as_activation(name)
     assert act is not None
     return act if isinstance(act, eqx.Module) else eqx.nn.Lambda(ft.partial(act, **arguments))
 
 
 _NORMS = {name.lower(): getattr(eqx_graph.nn.norm, name) for name in dir(eqx_graph.nn.norm) if name.endswith("Norm")}
+
+
+def _make_norm(name: str, arguments: dict[str, Any], features: int) -> eqx.Module:
+    cls = _NORMS[name.lower().replace("_", "")]
+    return cls(float(features) if cls is eqx_graph.nn.norm.PairNorm else features, **arguments)
 
 
 def _named(body: Any, key: PRNGKeyArray) -> eqx.Module:
@@ -166,7 +211,7 @@ _FORMS: dict[str, Callable[[Any, PRNGKeyArray], Any]] = {
     "__linear__": _linear,
     "__act__": lambda body, key: _activation(body, {}),
     "__make_act__": lambda body, key: _activation(*body),
-    "__make_norm__": lambda body, key: ft.partial(_NORMS[body[0].lower().replace("_", "")], **body[1]),
+    "__make_norm__": lambda body, key: ft.partial(_make_norm, *body),
     "__conv__": _named,
     "__aggr__": _named,
     "__norm__": _named,

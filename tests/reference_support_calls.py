@@ -12,9 +12,10 @@ import numpy as np
 import eqx_graph
 import eqx_graph.nn.pool
 from eqx_graph import ops
-from eqx_graph.nn.aggr import AbstractAggregation
+from eqx_graph.nn.aggr import AbstractAggregation, as_aggregation
 from eqx_graph.nn.conv import AttentionWeights
 from reference_support import Case, Entry
+from reference_support_build import NotInPackage
 
 
 def is_surplus(entry: Entry, name: str) -> bool:
@@ -36,15 +37,18 @@ def _groups(ptr: np.ndarray) -> tuple[jax.Array, int]:
     return jnp.asarray(np.repeat(np.arange(ptr.size - 1), np.diff(ptr))), ptr.size - 1
 
 
-def _softmax(src: Any, index: Any = None, ptr: Any = None, num_nodes: int | None = None) -> Any:
-    if ptr is not None:
-        return ops.segment_softmax(src, *_groups(ptr))
-    assert num_nodes is not None
-    return ops.segment_softmax(src, jnp.asarray(index), num_nodes)
+def _size(index: Any, given: int | None) -> int:
+    return int(np.max(index, initial=-1)) + 1 if given is None else given
+
+
+def _softmax(src: Any, index: Any = None, ptr: Any = None, num_nodes: int | None = None, dim: int = 0) -> Any:
+    groups = (jnp.asarray(index), _size(index, num_nodes)) if ptr is None else _groups(ptr)
+    return jnp.moveaxis(ops.segment_softmax(jnp.moveaxis(src, dim, 0), *groups), 0, dim)
 
 
 _REDUCTIONS = {
     "sum": ops.segment_sum,
+    "add": ops.segment_sum,
     "mean": ops.segment_mean,
     "max": ops.segment_max,
     "min": ops.segment_min,
@@ -53,8 +57,8 @@ _REDUCTIONS = {
 
 
 def _scatter(src: Any, index: Any, dim: int = 0, dim_size: int | None = None, reduce: str = "sum") -> Any:
-    assert dim == 0 and dim_size is not None
-    return _REDUCTIONS[reduce](src, jnp.asarray(index), dim_size)
+    out = _REDUCTIONS[reduce](jnp.moveaxis(src, dim, 0), jnp.asarray(index), _size(index, dim_size))
+    return jnp.moveaxis(out, 0, dim)
 
 
 def _segment(src: Any, ptr: Any, reduce: str = "sum") -> Any:
@@ -93,8 +97,94 @@ def _gcn_norm(
     return joined, jnp.concatenate([values[np.flatnonzero(kept)], adjacency.loop_weight])
 
 
-def _degree(index: Any, num_nodes: int) -> Any:
-    return ops.segment_count(jnp.asarray(index), num_nodes).astype(jnp.zeros(()).dtype)
+def _degree(index: Any, num_nodes: int | None = None) -> Any:
+    return ops.segment_count(jnp.asarray(index), _size(index, num_nodes)).astype(jnp.zeros(()).dtype)
+
+
+def _known(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of what is known now, run now, whatever is being traced."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jax.ensure_compile_time_eval():
+            return function(*args, **kwargs)
+
+    return call
+
+
+@_known
+def _layout(edge_index: Any, num_nodes: int | None = None) -> eqx_graph.EdgeIndex:
+    size = _size(edge_index, num_nodes)
+    return eqx_graph.EdgeIndex.from_array(edge_index, num_senders=size, num_receivers=size)
+
+
+def _listed(edges: Any, values: Any = None, *, by: int | None = None) -> Any:
+    """The edges that count and their values (in the layout's order); sorted by one row and then the other if `by`.
+
+    PyG drops edges where we mask them. The edges are concrete, so the places are known while values are traced.
+    """
+    edge_index, kept = _places(edges)
+    if by is not None:
+        order = np.lexsort((edge_index[1 - by], edge_index[by]))
+        kept, edge_index = kept[order], edge_index[:, order]
+    return (edge_index,) if values is None else (edge_index, edges.restore(values)[kept])
+
+
+@_known
+def _places(edges: Any) -> tuple[np.ndarray, np.ndarray]:
+    mask = np.ones(edges.num_edges, bool) if edges.edge_mask is None else edges.edge_mask
+    kept = np.flatnonzero(np.asarray(edges.restore(jnp.asarray(mask))))
+    return np.asarray(edges.to_array())[:, kept].astype(np.int64), kept
+
+
+def _loops(existing: str) -> Callable[..., Any]:
+    """`add_self_loops` keeps loops, `add_remaining_self_loops` replaces them at the end of the list by their own."""
+
+    def call(edge_index: Any, edge_attr: Any = None, fill_value: Any = 1.0, num_nodes: int | None = None) -> Any:
+        edges = _layout(edge_index, num_nodes)
+        looped = _known(edges.with_self_loops)(existing=existing)
+        if edge_attr is None:
+            return _listed(looped)
+        values = edges.arrange(edge_attr)
+        fill: Any = fill_value
+        if isinstance(fill_value, str):
+            fill = as_aggregation(fill_value)(values, jnp.asarray(edges.receivers), edges.num_receivers)
+        own = jnp.broadcast_to(jnp.asarray(fill, edge_attr.dtype), (edges.num_receivers, *edge_attr.shape[1:]))
+        if existing == "mask":
+            own = edges.self_loop_values(values, own)
+        return _listed(looped, looped.arrange(jnp.concatenate([edge_attr, own])))
+
+    return call
+
+
+def _remove_self_loops(edge_index: Any, edge_attr: Any = None) -> Any:
+    edges = _layout(edge_index)
+    return _listed(_known(edges.remove_self_loops)(), None if edge_attr is None else edges.arrange(edge_attr))
+
+
+def _sum_or_mean(edges: Any, values: Any, reduce: str) -> Any:
+    total = edges.sum_duplicates(values)
+    if reduce in ("add", "sum"):
+        return total
+    if reduce != "mean":
+        raise NotInPackage(f"coalesce(reduce={reduce})")
+    count = edges.sum_duplicates(jnp.ones(edges.num_edges, values.dtype))
+    return total / count.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def _coalesce(
+    edge_index: Any, edge_attr: Any = None, num_nodes: Any = None, reduce: str = "sum", sort_by_row: bool = True
+) -> Any:
+    edges = _layout(edge_index, num_nodes)
+    values = None if edge_attr is None else _sum_or_mean(edges, edges.arrange(edge_attr), reduce)
+    return _listed(_known(edges.coalesce)(), values, by=0 if sort_by_row else 1)
+
+
+def _to_undirected(edge_index: Any, edge_attr: Any = None, num_nodes: Any = None, reduce: str = "add") -> Any:
+    both = _known(_layout(edge_index, num_nodes).with_reversed)()
+    if edge_attr is None:
+        return _listed(_known(both.coalesce)(), by=0)
+    values = both.arrange(jnp.concatenate([edge_attr, edge_attr]))
+    return _listed(_known(both.coalesce)(), _sum_or_mean(both, values, reduce), by=0)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -102,13 +192,21 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch_geometric.nn.pool.global_mean_pool": _pool(eqx_graph.nn.pool.global_mean_pool),
     "torch_geometric.nn.pool.global_max_pool": _pool(eqx_graph.nn.pool.global_max_pool),
     "torch_geometric.nn.conv.gcn_conv.gcn_norm": _gcn_norm,
+    "torch_geometric.utils.add_remaining_self_loops": _loops("mask"),
+    "torch_geometric.utils.add_self_loops": _loops("keep"),
+    "torch_geometric.utils.coalesce": _coalesce,
     "torch_geometric.utils.degree": _degree,
+    "torch_geometric.utils.remove_self_loops": _remove_self_loops,
+    "torch_geometric.utils.to_undirected": _to_undirected,
     "torch_geometric.utils.scatter": _scatter,
     "torch_geometric.utils.segment": _segment,
     "torch_geometric.utils.segment_logsumexp": _logsumexp,
     "torch_geometric.utils.softmax": _softmax,
     "helper_spmm": _spmm,
 }
+
+
+_CALL_KEYWORDS = {"dim_size": "batch_size"}
 
 
 def call(module: Any, case: Case, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -119,6 +217,13 @@ def call(module: Any, case: Case, args: Any, kwargs: dict[str, Any]) -> tuple[An
     state = eqx.nn.State(module)
     method = getattr(module, case.call or "__call__")
     signature = inspect.signature(method)
+    kwargs = {_CALL_KEYWORDS.get(k, k) if k not in signature.parameters else k: v for k, v in kwargs.items()}
+    if kwargs.get("return_attention_weights") is False:  # PyG returns them for any flag that is not None
+        kwargs = kwargs | {"return_attention_weights": True}
+    if isinstance(module, eqx_graph.nn.MLP) and kwargs.pop("return_emb", None):
+        embedded = module.embed(*args, **kwargs, state=state)[0]
+        out, after = call(module, case, args, kwargs)
+        return (out, embedded), after
     bound = signature.bind_partial(*args, **kwargs).arguments
     unsized = "batch_size" in signature.parameters and "batch_size" not in bound
     if unsized and bound.get("batch") is not None:  # static here: nothing is read from `batch` under jit

@@ -70,7 +70,7 @@ def test_lstm_reads_rows_in_order_and_stops_where_it_is_told():
     index = jnp.array([1, 0, 1, 1])
     x = X[:4]
     own = aggr.LSTM(3, 5, pad=False, key=key)
-    cell = own.lstm
+    (cell,) = own.lstm
     for node, rows in ((0, [1]), (1, [0, 2, 3]), (2, [])):
         state = (jnp.zeros(5), jnp.zeros(5))
         for row in rows:

@@ -54,6 +54,7 @@ def load_torch_state_dict(module: Module, state_dict: Mapping[str, Any], *, stri
     | `eqx.nn.Sequential` | position in the Sequential, activations counted: `nn.0.weight`, `nn.2.weight` |
     | `eqx.nn.MLP` | its linear layers in order, whatever the numbers (`0, 2, 4` or `lins.0, lins.1`) |
     | `eqx.nn.GRUCell`, `eqx.nn.LSTMCell` | `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`, with or without `_l0` |
+    | a list of these | the same, with `_l0`, `_l1`, ..., in one module |
     | `eqx.nn.MultiheadAttention` | `in_proj_weight`, `in_proj_bias`, `out_proj.weight`, `out_proj.bias` |
     | `BatchNorm`, `eqx.nn.BatchNorm` | `weight`, `bias`, `running_mean`, `running_var` |
     | `eqx.nn.PReLU` | `weight` |
@@ -155,8 +156,12 @@ def _(node: list | tuple, path: _Path, where: _Where, names: frozenset[str]) -> 
     if node and _join(path) in names and all(isinstance(item, float) for item in node):
         yield _Entry(where, {_join(path): (len(node),)}, lambda a: type(node)(np.ravel(a).tolist()), required=False)
         return
+    in_one = _join((*path, "weight_ih_l0")) in names  # torch keeps the layers of a recurrent network in one module
     for i, item in enumerate(node):
-        yield from _entries(item, (*path, str(i)), _item(where, i), names)
+        if in_one and isinstance(item, eqx.nn.GRUCell | eqx.nn.LSTMCell):
+            yield from _recurrent(item, path, _item(where, i), f"_l{i}")
+        else:
+            yield from _entries(item, (*path, str(i)), _item(where, i), names)
 
 
 @_entries.register
@@ -188,7 +193,10 @@ def _(node: eqx.nn.MLP, path: _Path, where: _Where, names: frozenset[str]) -> It
 @_entries.register(eqx.nn.GRUCell)
 @_entries.register(eqx.nn.LSTMCell)
 def _(node: eqx.nn.GRUCell | eqx.nn.LSTMCell, path: _Path, where: _Where, names: frozenset[str]) -> Iterator[_Entry]:
-    suffix = "_l0" if _join((*path, "weight_ih_l0")) in names else ""
+    yield from _recurrent(node, path, where, "_l0" if _join((*path, "weight_ih_l0")) in names else "")
+
+
+def _recurrent(node: eqx.nn.GRUCell | eqx.nn.LSTMCell, path: _Path, where: _Where, suffix: str) -> Iterator[_Entry]:
     for weight in ("weight_ih", "weight_hh"):
         yield _array(_at(where, weight), _join((*path, weight + suffix)), getattr(node, weight).shape)
     if not node.use_bias:

@@ -50,7 +50,8 @@ def check_sizes(**sizes: int | tuple[int, ...] | None) -> None:
     """Raise `ValueError` naming the first size (or pair of sizes) below 1; `None` stands for one that is not used."""
     for name, size in sizes.items():
         if size is not None and min(size if isinstance(size, tuple) else (size,)) < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {size}.")
+            hint = " Sizes are known when a layer is built: there is no -1 that stands for those of the first input."
+            raise ValueError(f"`{name}` must be at least 1; got {size}.{hint if str(-1) in str(size) else ''}")
 
 
 def add_bias(x: Float[Array, "rows out"], bias: Float[Array, " out"] | None) -> Float[Array, "rows out"]:

@@ -86,6 +86,7 @@ class Multi(AbstractAggregation):
         in_features: int | None = None,
         out_features: int | None = None,
         num_heads: int = 1,
+        bias: bool = True,
         key: PRNGKeyArray | None = None,
     ):
         """**Arguments:**
@@ -96,6 +97,7 @@ class Multi(AbstractAggregation):
         - `in_features`: features per message, needed by `"proj"`, `"attn"` and `"lstm"`.
         - `out_features`: features of the result, needed by `"proj"` and `"attn"`.
         - `num_heads`: heads of `"attn"`.
+        - `bias`: additive biases of `"proj"` and of the attention of `"attn"`.
         - `key`: draws the parameters of `"proj"`, `"attn"` and `"lstm"`.
 
         **Raises:** `ValueError` for no aggregation, an unknown mode, or missing sizes.
@@ -114,12 +116,12 @@ class Multi(AbstractAggregation):
             widths = [aggregated_features(a, in_features) for a in self.aggrs]
             k_lin, k_attn = jr.split(jr.fold_in(key, len(aggrs)))
             if mode == "proj":
-                self.lin = eqx.nn.Linear(sum(widths), out_features, key=k_lin)
+                self.lin = eqx.nn.Linear(sum(widths), out_features, use_bias=bias, key=k_lin)
             else:
                 lin_keys = jr.split(k_lin, len(widths))
                 lins = [eqx.nn.Linear(w, out_features, key=k) for w, k in zip(widths, lin_keys, strict=True)]
                 self.lin_heads = _Heads(lins)
-                biases = {f"use_{name}_bias": True for name in ("query", "key", "value", "output")}
+                biases = {f"use_{name}_bias": bias for name in ("query", "key", "value", "output")}
                 self.multihead_attn = eqx.nn.MultiheadAttention(num_heads, out_features, **biases, key=k_attn)
 
     def combine(self, results: Sequence[Float[Array, " num_segments *dims"]]) -> Float[Array, " num_segments *out"]:

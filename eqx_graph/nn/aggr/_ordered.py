@@ -5,11 +5,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...ops import segment_count, segment_median, segment_quantile
 from ...ops._segment_order import Interpolation
+from .._linear import check_sizes
 from ._aggregation import AbstractAggregation
 
 
@@ -92,7 +94,7 @@ class Sort(AbstractAggregation):
 
 
 class LSTM(AbstractAggregation):
-    """The messages of a node as a sequence, in the order of their rows, through an LSTM; its last output.
+    """The messages of a node as a sequence, in the order of their rows, through LSTM layers; the last output.
 
     As in PyG the sequence of every node is padded with zeros to the longest one, so the result of a short one has seen
     the zeros too; `pad=False` stops each at its own end (0 for a node without messages), which no other node and no
@@ -102,7 +104,7 @@ class LSTM(AbstractAggregation):
         Hamilton et al., Inductive Representation Learning on Large Graphs, NeurIPS 2017, section 3.3.
     """
 
-    lstm: eqx.nn.LSTMCell
+    lstm: list[eqx.nn.LSTMCell]
     max_degree: int | None = eqx.field(static=True)
     pad: bool = eqx.field(static=True)
 
@@ -111,6 +113,8 @@ class LSTM(AbstractAggregation):
         in_features: int,
         out_features: int,
         *,
+        num_layers: int = 1,
+        bias: bool = True,
         max_degree: int | None = None,
         pad: bool = True,
         dtype: Any = None,
@@ -119,18 +123,26 @@ class LSTM(AbstractAggregation):
         """**Arguments:**
 
         - `in_features`, `out_features`: widths of the messages and of the result.
+        - `num_layers`: layers, each on the outputs of the one before.
+        - `bias`: additive biases.
         - `max_degree`: most messages a node can have (static). `None`: read from `index` where its values are known,
             else the number of rows, which is right but slow: give it under jit. Exceeding it is a run-time error.
         - `pad`: see the class.
         """
-        self.lstm = eqx.nn.LSTMCell(in_features, out_features, dtype=dtype, key=key)
+        check_sizes(in_features=in_features, out_features=out_features, num_layers=num_layers)
+        widths = [in_features, *[out_features] * (num_layers - 1)]
+        keys = [key] if num_layers == 1 else jr.split(key, num_layers)
+        self.lstm = [
+            eqx.nn.LSTMCell(width, out_features, use_bias=bias, dtype=dtype, key=k)
+            for width, k in zip(widths, keys, strict=True)
+        ]
         self.max_degree = max_degree
         self.pad = pad
 
     def __call__(
         self, x: Float[Array, "rows channels"], index: Int[Array, " rows"], num_segments: int
     ) -> Float[Array, "num_segments out"]:
-        out_features = self.lstm.hidden_size
+        out_features = self.lstm[0].hidden_size
         if x.shape[0] == 0:
             return jnp.zeros((num_segments, out_features), x.dtype)
         order, start, count = _slots(index, num_segments)
@@ -142,13 +154,15 @@ class LSTM(AbstractAggregation):
             count = eqx.error_if(count, jnp.max(count, initial=0) > steps, too_many)
         end = jnp.broadcast_to(jnp.max(count, initial=0), count.shape) if self.pad else count
 
-        def step(state: tuple[Array, Array], place: Array) -> tuple[tuple[Array, Array], None]:
+        def step(states: list[tuple[Array, Array]], place: Array) -> tuple[list[tuple[Array, Array]], None]:
             row = order[jnp.minimum(start + place, x.shape[0] - 1)]
-            inputs = jnp.where((place < count)[:, None], x[row], 0)
-            new = jax.vmap(self.lstm)(inputs, state)
+            inputs, new = jnp.where((place < count)[:, None], x[row], 0), []
+            for cell, state in zip(self.lstm, states, strict=True):
+                new.append(jax.vmap(cell)(inputs, state))
+                inputs = new[-1][0]
             going = (place < end)[:, None]
-            return jax.tree.map(lambda n, old: jnp.where(going, n, old), new, state), None
+            return jax.tree.map(lambda n, old: jnp.where(going, n, old), new, states), None
 
         zeros = jnp.zeros((num_segments, out_features), x.dtype)
-        (hidden, _), _ = jax.lax.scan(step, (zeros, zeros), jnp.arange(steps, dtype=start.dtype))
-        return hidden
+        states, _ = jax.lax.scan(step, [(zeros, zeros)] * len(self.lstm), jnp.arange(steps, dtype=start.dtype))
+        return states[-1][0]

@@ -127,20 +127,21 @@ class AbstractBasicGNN(eqx.Module):
         **Raises:** `ValueError` for wrong sizes, a missing `state`, or an active dropout without `key`.
         """
         keys = [None] * len(self.convs) if key is None else list(jr.split(key, len(self.convs)))
+        h: Any = x
         results = []
         with jax.named_scope(f"eqx_graph.{type(self).__name__}"):
             for i, (conv, layer_key) in enumerate(zip(self.convs, keys, strict=True)):
                 conv_key, drop_key = (None, None) if layer_key is None else jr.split(layer_key)
-                x, state = self.convolve(conv, x, edge_index, edge_weight, edge_attr, mask, state, conv_key)
+                h, state = self.convolve(conv, h, edge_index, edge_weight, edge_attr, mask, state, conv_key)
                 if i < len(self.norms):
-                    x = self.act(x) if self.act is not None and self.act_first else x
-                    x, state = apply_norm(self.norms[i], x, batch, batch_size, mask, state)
-                    x = self.act(x) if self.act is not None and not self.act_first else x
-                    x = drop(self.dropout, x, drop_key)
-                    results.append(x)
-            x = x if self.jk is None else self.jk(results)
-            x = x if self.lin is None else project(self.lin, x)
-        return x if state is None else (x, state)
+                    h = self.act(h) if self.act is not None and self.act_first else h
+                    h, state = apply_norm(self.norms[i], h, batch, batch_size, mask, state)
+                    h = self.act(h) if self.act is not None and not self.act_first else h
+                    h = drop(self.dropout, h, drop_key)
+                    results.append(h)
+            h = h if self.jk is None else self.jk(results)
+            h = h if self.lin is None else project(self.lin, h)
+        return h if state is None else (h, state)
 
 
 def _refuse(name: str, value: Any, model: str) -> None:

@@ -28,11 +28,14 @@ _ACTIVATIONS: dict[str, Activation] = {
     "celu": jax.nn.celu,
     "hardsigmoid": jax.nn.hard_sigmoid,
     "hardswish": jax.nn.hard_silu,
+    "hardshrink": lambda x: jnp.where(jnp.abs(x) > 0.5, x, 0.0),
     "hardtanh": jax.nn.hard_tanh,
     "logsigmoid": jax.nn.log_sigmoid,
     "mish": jax.nn.mish,
     "relu6": jax.nn.relu6,
+    "softshrink": lambda x: jnp.where(jnp.abs(x) > 0.5, x - 0.5 * jnp.sign(x), 0.0),
     "softsign": jax.nn.soft_sign,
+    "tanhshrink": lambda x: x - jnp.tanh(x),
 }
 _NORMS: dict[str, Callable[[int], Norm]] = {
     "batchnorm": BatchNorm,
