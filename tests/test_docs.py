@@ -23,7 +23,7 @@ def test_python_blocks_run(block: str) -> None:
     exec(compile(block, "<page>", "exec"), namespace)
     if "history" in namespace:
         losses = namespace["history"]["loss"]  # pyright: ignore[reportIndexIssue]
-        assert losses[-1] < 0.5 * losses[0], "the README's network must learn"
+        assert losses[-1] < 0.8 * losses[0], "a network on a page must learn"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

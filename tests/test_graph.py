@@ -160,6 +160,7 @@ BAD = {
     "edge_attr": (lambda: make(3, 2, edge_attr=np.zeros((3, 1))), r"`edge_attr` is per edge .* leading size 2"),
     "y": (lambda: make(3, 2, y=np.zeros(7)), "`y` must have one entry per graph, node or edge"),
     "u": (lambda: make(3, 2, u=np.zeros((5,))), r"`u` is per graph and must have leading size 1; got shape \(5,\)"),
+    "y level": (lambda: Graph(x=np.zeros((2, 1)), y=np.zeros(2)), 'leading size 1; got shape .* Say `y_level="node"`'),
     "prefix": (lambda: make(3, 2, extras={"mask": [1]}), "must start with node_, edge_ or graph_"),
     "extra": (lambda: make(3, 2, extras={"edge_z": [1]}), "leading size 2"),
     "no batch": (lambda: Graph(x=np.zeros((2, 1)), num_graphs=2), "`batch` .* is needed when num_graphs=2"),

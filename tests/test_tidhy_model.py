@@ -164,7 +164,7 @@ def test_rounds_of_initialize_tell_two_dynamics_apart(getkey):
         tidhy.FullRankTransition(2, 2, use_offsets=True, key=getkey()),
     )
     recording = (states @ jr.normal(getkey(), (2, 4)))[None]
-    model = tidhy.initialize(model, recording, ridge=1e-3, num_rounds=10, num_restarts=2, key=getkey())
+    model = tidhy.initialize(model, np.asarray(recording), ridge=1e-3, num_rounds=10, num_restarts=2, key=getkey())
     found = np.abs(np.linalg.eigvals(np.asarray(model.transition.transition_basis)))
     np.testing.assert_allclose(np.sort(found[:, 0]), [0.9, 0.98], atol=0.01)
     with pytest.raises(ValueError, match="`num_rounds` must not be negative and `num_restarts`"):

@@ -245,7 +245,7 @@ def test_trackers_refuse():
 
 def test_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ImportError, match=r"`TqdmMeter` needs the package `tqdm`.*eqx-graph-dynamics\[examples\]"):
+    with pytest.raises(ImportError, match=r"`ProgressBar` needs the package `tqdm`.*eqx-graph-dynamics\[train\]"):
         fit(start(), STEP, data(), epochs=1, callbacks=[ProgressBar(stream=Terminal())])
 
 

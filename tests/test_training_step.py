@@ -1,6 +1,6 @@
 """One training step: what it computes, and what it refuses before computing."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 import numpy as np
 import optax
 import pytest
+from jax.experimental import sparse as jsparse
 
 from eqx_dynamics import AbstractCell, scan
 from eqx_dynamics.training import (
@@ -457,8 +458,15 @@ def test_a_batch_of_unequal_leading_sizes_is_refused():
             step(batch, state)
         with pytest.raises(ValueError, match=r"`batch` must have one leading size.*15.*16.*eqx\.Module"):
             fit(state, step, [batch], steps=1)
-    eqx.filter_eval_shape(step, Interactions(x[:15], y), state)  # a class says that sizes differ on purpose
-    eqx.filter_eval_shape(step, (Interactions(x[:15], y), jnp.ones(3)), state)
+    # A class means its sizes, as does a format of sparse arrays; numbers and keys have no examples.
+    sparse = jsparse.BCOO.fromdense(jnp.eye(7), nse=7)
+    for batch in (Interactions(x[:15], y), Pair(x[:15], y), (x, y, Pair(x[:15], y), sparse, jnp.ones(()), jr.key(0))):
+        eqx.filter_eval_shape(step, batch, state)
+
+
+class Pair(NamedTuple):
+    x: Any
+    y: Any
 
 
 def test_metrics_must_be_a_dict():

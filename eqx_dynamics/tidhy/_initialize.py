@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -15,7 +16,7 @@ from ._transitions import FullRankTransition
 
 def initialize(
     model: TiDHy,
-    observations: Float[Array, "sequences time observations"],
+    observations: Float[Array | np.ndarray, "sequences time observations"],
     *,
     segment_length: int = 40,
     ridge: float = 1.0,
@@ -46,7 +47,7 @@ def initialize(
     **Raises:** `ValueError` unless the decoder is linear, the likelihood Gaussian, the transition full-rank, the
     recordings are longer than a segment and no channel is constant.
     """
-    transition = model.transition
+    observations, transition = jnp.asarray(observations), model.transition
     if not (
         isinstance(model.decoder, LinearDecoder)
         and isinstance(model.likelihood, Gaussian)

@@ -31,7 +31,10 @@ class AbstractSink(eqx.Module):
 
 
 class CSVFile(AbstractSink):
-    """A table with one column per metric; empty where a metric was not evaluated."""
+    """A table with one column per metric; empty where a metric was not evaluated.
+
+    With `append` a resumed run writes behind the rows of the one before; of two rows of one step the later one counts.
+    """
 
     path: str | os.PathLike = eqx.field(static=True)
     append: bool = eqx.field(static=True, default=False)

@@ -34,7 +34,7 @@ class TqdmMeter(AbstractMeter):
     """`tqdm`, in a terminal or in a notebook."""
 
     def open(self, total: int | None, stream: Any) -> Any:
-        tqdm = need("tqdm.auto" if in_notebook() else "tqdm", extra="examples", user="TqdmMeter").tqdm
+        tqdm = need("tqdm.auto" if in_notebook() else "tqdm", extra="train", user="ProgressBar").tqdm
         # The bar redraws exactly when told to.
         return tqdm(total=total, unit="step", file=None if in_notebook() else stream, mininterval=0, miniters=1)
 
@@ -50,8 +50,7 @@ class RichMeter(AbstractMeter):
     """`rich`, for those who have it installed; the rate is that of the last half minute."""
 
     def open(self, total: int | None, stream: Any) -> Any:
-        need("rich", extra="examples", user="RichMeter")
-        console, progress = need("rich.console", extra="examples"), need("rich.progress", extra="examples")
+        console, progress = (need(f"rich.{part}", extra=None, user="RichMeter") for part in ("console", "progress"))
         columns = (
             *progress.Progress.get_default_columns(),
             progress.TextColumn("{task.completed:.0f} steps, {task.fields[rate]:.3g} step/s {task.fields[text]}"),

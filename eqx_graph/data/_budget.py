@@ -33,8 +33,8 @@ class AbstractBudget(eqx.Module):
                 return rung
         raise ValueError(
             f"num_nodes={num_nodes}, num_edges={num_edges}, num_graphs={num_graphs} do not fit the budget "
-            f"{self.largest}, of which one node and one graph are kept for padding. Use a larger budget "
-            "(`PaddingBudget.fit`) or fewer graphs."
+            f"{self.largest}, of which one node and one graph are kept for padding. Let `dynamic_batch` or "
+            "`graph_loader` fill it with as many graphs as fit, or use a larger budget or fewer graphs."
         )
 
 
@@ -69,7 +69,8 @@ class PaddingBudget(AbstractBudget):
         **Arguments:**
 
         - `graphs`: the dataset, or a sample of it.
-        - `batch_size`: mean number of graphs in a batch; the budget is grown if one graph alone is larger than that.
+        - `batch_size`: mean number of graphs in a batch as `dynamic_batch` and `graph_loader` fill it; any given
+            `batch_size` graphs may be too many. The budget is grown if one graph alone is larger than that.
         - `max_waste`: largest tolerated share of padding among node slots and among edge slots, over an epoch.
         - `multiple`: sizes are rounded up to a multiple of this.
         - `seed`: order of the simulated epoch.

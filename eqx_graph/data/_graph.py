@@ -178,8 +178,10 @@ def extra_level(name: str) -> Level:
 
 def _check_leading(name: str, value: Any, level: Level, counts: Mapping[Any, int]) -> None:
     if value is not None and (value.ndim == 0 or value.shape[0] != counts[level]):
+        remedy = ' Say `y_level="node"`, "edge" or "graph"; `Graph.from_edge_index` tells by itself.' * (name == "y")
         raise ValueError(
             f"`{name}` is per {level} and must have leading size {counts[level]}; got shape {tuple(value.shape)}."
+            + remedy
         )
 
 
