@@ -173,7 +173,7 @@ def make_step(
 
     - `loss_fn`: `(model, batch, key) -> loss` or `-> (loss, metrics)`, with a scalar loss and a dict of scalars.
       Arrays in a batch of tuples, lists and dicts share their first axis, the examples; what does not (a graph's nodes
-      and edges, time before examples) goes in the fields of a class: `eqx_graph.Graph`, an `eqx.Module`, a `NamedTuple`.
+      and edges, time before examples) goes in the fields of a class: a `Graph`, an `eqx.Module`, a `NamedTuple`.
     - `optimizer`: any optax transformation; `optimizer_groups` for one per group of leaves.
     - `accumulate`: split each batch into this many equal parts and sum their gradients: the same numbers as the whole
       batch for a loss that is a mean over examples, in a fraction of the memory.
