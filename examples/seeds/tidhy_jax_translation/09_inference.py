@@ -1,26 +1,51 @@
-"""One inference, by the document's loop and by solvers that know the problem: lower objective, fewer steps."""
+"""The document's inference loop beside solvers that know the problem: the same 1,024 time steps from the same states.
+
+A time step has several local minima, so no solver is best at every one. At most of them, and on average, the others end
+lower than the loop; Gauss-Newton is within half a percent of where it ends after a fifth of its steps.
+"""
 
 import equinox as eqx
 import jax.random as jr
+import numpy as np
+from jaxtyping import Array
 
 from eqx_dynamics import tidhy
 
 
+SOLVERS = {
+    "gradient descent, as translated": tidhy.SgdNesterov(learning_rate=0.01, max_steps=250),
+    "proximal gradient": tidhy.ProximalGradient(),
+    "reduced Gauss-Newton, 8 steps": tidhy.ReducedGaussNewton(),
+    "reduced Gauss-Newton": tidhy.ReducedGaussNewton(max_steps=50),
+}
+
+
+@eqx.filter_jit
+def infer(model: tidhy.TiDHy, observations: Array, solver: tidhy.AbstractLatentSolver) -> tuple[Array, Array]:
+    """Objective and number of steps at the last time step of each sequence; the states before it are the same."""
+    _, before = tidhy.infer(model, observations[:, :-1], tidhy.Inference(tidhy.ProximalGradient()))
+    solution, _ = tidhy.infer(model, observations[:, -1:], tidhy.Inference(solver), state=before)
+    return solution.objective[:, 0], solution.num_steps[:, 0]
+
+
 def main() -> None:
-    model = tidhy.TiDHy.original(20, 8, 8, 8, 32, version="nnx", key=jr.key(0))
-    observations = jr.normal(jr.key(1), (64, 5, 20)).cumsum(1)
-    solvers = {
-        "gradient descent, as translated": tidhy.SgdNesterov(learning_rate=0.01, max_steps=250),
-        "proximal gradient": tidhy.ProximalGradient(),
-        "reduced Gauss-Newton": tidhy.ReducedGaussNewton(),
-    }
-    objectives = {}
-    for name, solver in solvers.items():
-        solution, _ = eqx.filter_jit(tidhy.infer)(model, observations, tidhy.Inference(solver))
-        objectives[name] = float(solution.objective[:, 1:].mean())
-        print(f"{name:32s} objective {objectives[name]:7.3f} after {float(solution.num_steps.mean()):5.1f} steps")
-    assert objectives["reduced Gauss-Newton"] < objectives["gradient descent, as translated"]
-    assert objectives["proximal gradient"] < objectives["gradient descent, as translated"]
+    objective: dict[str, np.ndarray] = {}
+    steps: dict[str, float] = {}
+    for name, solver in SOLVERS.items():
+        results = []
+        for model_key, data_key in map(jr.split, jr.split(jr.key(0), 4)):
+            model = tidhy.TiDHy.original(20, 8, 8, 8, 32, version="nnx", key=model_key)
+            results.append(infer(model, jr.normal(data_key, (256, 5, 20)).cumsum(1), solver))
+        objective[name], taken = map(np.concatenate, zip(*results, strict=True))
+        steps[name] = taken.mean()
+        lower = np.mean(objective[name] < objective[next(iter(SOLVERS))])
+        print(f"{name:32s} {objective[name].mean():7.3f} after {steps[name]:4.1f} steps, lower at {lower:4.0%}")
+    descent, proximal, short, newton = objective.values()
+    for other in (proximal, newton):
+        assert other.mean() < descent.mean()
+        assert np.mean(other < descent) > 0.6  # 0.5 would be chance; 0.05 is three standard errors
+    assert short.mean() < 1.005 * descent.mean()
+    assert steps["reduced Gauss-Newton, 8 steps"] < 0.25 * steps["gradient descent, as translated"]
 
 
 if __name__ == "__main__":
