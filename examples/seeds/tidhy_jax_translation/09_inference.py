@@ -7,7 +7,6 @@ lower than the loop; Gauss-Newton is within half a percent of where it ends afte
 import equinox as eqx
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array
 
 from eqx_dynamics import tidhy
 
@@ -20,22 +19,20 @@ SOLVERS = {
 }
 
 
-@eqx.filter_jit
-def infer(model: tidhy.TiDHy, observations: Array, solver: tidhy.AbstractLatentSolver) -> tuple[Array, Array]:
-    """Objective and number of steps at the last time step of each sequence; the states before it are the same."""
-    _, before = tidhy.infer(model, observations[:, :-1], tidhy.Inference(tidhy.ProximalGradient()))
-    solution, _ = tidhy.infer(model, observations[:, -1:], tidhy.Inference(solver), state=before)
-    return solution.objective[:, 0], solution.num_steps[:, 0]
-
-
 def main() -> None:
+    infer = eqx.filter_jit(tidhy.infer)
+    cases = []
+    for model_key, data_key in map(jr.split, jr.split(jr.key(0), 4)):
+        model = tidhy.TiDHy.original(20, 8, 8, 8, 32, version="nnx", key=model_key)
+        observations = jr.normal(data_key, (256, 5, 20)).cumsum(1)
+        _, before = infer(model, observations[:, :-1], tidhy.Inference(tidhy.ProximalGradient()))
+        cases.append((model, observations[:, -1:], before))
+
     objective: dict[str, np.ndarray] = {}
     steps: dict[str, float] = {}
     for name, solver in SOLVERS.items():
-        results = []
-        for model_key, data_key in map(jr.split, jr.split(jr.key(0), 4)):
-            model = tidhy.TiDHy.original(20, 8, 8, 8, 32, version="nnx", key=model_key)
-            results.append(infer(model, jr.normal(data_key, (256, 5, 20)).cumsum(1), solver))
+        solutions = [infer(model, last, tidhy.Inference(solver), state=before)[0] for model, last, before in cases]
+        results = [(solution.objective[:, 0], solution.num_steps[:, 0]) for solution in solutions]
         objective[name], taken = map(np.concatenate, zip(*results, strict=True))
         steps[name] = taken.mean()
         lower = np.mean(objective[name] < objective[next(iter(SOLVERS))])
