@@ -23,7 +23,8 @@ class Sequential(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[
     !!! note "Memory and caches"
         On CPU a long sequence runs layer by layer in chunks whose states stay in the cache, and of a spiking layer only
         the membranes are kept for the gradient: spikes and slopes are worked out again from them, which costs no matrix
-        product. That is half the memory of keeping everything and a fifth less time (docs/spiking.md).
+        product. That is half the memory of keeping everything and a fifth less time (docs/spiking.md). A network with
+        convolutions runs in one piece, each convolution over all steps and samples at once.
     """
 
     layers: tuple[Layer, ...]
@@ -65,7 +66,7 @@ class Sequential(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[
         check_states(state, len(self.layers), "layers")
         keys = step_keys(key, xs.shape[0], len(self.layers))
         run = ft.partial(self._layer_by_layer, unroll=unroll, reverse=reverse)
-        chunk = _chunk(xs.shape[0], state) if self.keeps_membranes else None
+        chunk = _chunk(xs.shape[0], state) if self.keeps_membranes and not _convolves(self.layers) else None
         if chunk is None:
             return run(xs, state, keys)
         arrays, static = eqx.partition(state, eqx.is_array)
@@ -90,6 +91,12 @@ class Sequential(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[
             xs, layer_state = scan_layer(layer, xs, layer_state, k, unroll=unroll, reverse=reverse)
             new_state.append(layer_state)
         return xs, tuple(new_state)
+
+
+def _convolves(layers: tuple[Layer, ...]) -> bool:
+    """Whether there is a convolution: on CPU XLA runs it several times slower in a loop, such as one over chunks."""
+    is_convolution = lambda node: isinstance(node, eqx.nn.Conv | eqx.nn.ConvTranspose)  # noqa: E731
+    return any(is_convolution(node) for node in jax.tree.leaves(layers, is_leaf=is_convolution))
 
 
 def _chunk(num_steps: int, state: Any) -> int | None:

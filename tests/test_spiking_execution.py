@@ -12,6 +12,7 @@ import pytest
 
 import eqx_dynamics.spiking as sp
 from eqx_dynamics import PerSample, Recorded, Sequential, Summed, SummedState, scan
+from eqx_dynamics._apply import rows_by
 
 
 KEYS = jr.split(jr.key(0), 8)
@@ -155,6 +156,33 @@ def test_cache_sized_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, reve
     assert not _mismatches(chunked, whole)
 
 
+def test_convolutions_and_products_over_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No convolution is inside a loop, where XLA runs it several times slower on CPU, however long the sequence."""
+    monkeypatch.setattr("eqx_dynamics._sequential._CHUNK_ELEMENTS", 1)
+
+    def loss(net: Sequential, xs: jax.Array) -> jax.Array:
+        return scan(net, xs, net.init_state((BATCH,)), key=KEYS[7])[0].sum()
+
+    def loops(net: Sequential, xs: jax.Array, primitive: str) -> list[bool]:
+        """For each use of a primitive in a training step, whether it is inside a loop."""
+        return _uses(eqx.filter_make_jaxpr(eqx.filter_grad(loss))(net, xs)[0].jaxpr, primitive)
+
+    assert loops(_conv(), jnp.ones((17, BATCH, 1, 6, 6)), "conv_general_dilated") == [False] * 2  # Output and weight.
+    dense = Sequential([eqx.nn.Linear(6, 8, key=KEYS[0]), _lif(8)])
+    assert set(loops(dense, jnp.ones((17, BATCH, 6)), "dot_general")) == {True}  # Chunks of steps in the cache.
+    assert loops(dense, jnp.ones((15, BATCH, 6)), "dot_general") == [False] * 2
+
+
+def _uses(jaxpr: Any, primitive: str, in_loop: bool = False) -> list[bool]:
+    found = []
+    for equation in jaxpr.eqns:
+        found += [in_loop] * (equation.primitive.name == primitive)
+        inner = in_loop or equation.primitive.name in ("scan", "while")
+        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
+            found += _uses(getattr(part, "jaxpr", part), primitive, inner) if hasattr(part, "eqns") else []
+    return found
+
+
 def test_halves_streaming_and_ensembles() -> None:
     net = eqx.nn.inference_mode(_dense())
     xs = jr.normal(KEYS[6], (10, BATCH, 6)) * 2
@@ -250,6 +278,25 @@ def test_memory_of_a_long_training_step() -> None:
     long = temporary(10_000, Summed(net), chunk=20, checkpoint=True)
     assert long < 2 * temporary(200, Summed(net), chunk=20, checkpoint=True)
     assert long < 200 * membranes
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_a_product_has_every_derivative(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """Of rows by a weight: forwards, backwards, both in turn, over a batch of weights; by either factor or both."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, weights = jr.normal(KEYS[0], (5, 3)), jr.normal(KEYS[1], (2, 4, 3))
+
+    def derivatives(by: Any) -> Any:
+        cubes = lambda x, weight: jnp.sum(by(x, weight) ** 3)  # noqa: E731
+        gradients = [jax.grad(cubes, argnums) for argnums in (0, 1, (0, 1))]
+        directions = jnp.cos(x), jnp.cos(weights[0])
+        forward = [jax.jvp(f, (x, weights[0]), directions) for f in (by, *gradients)]
+        return forward, jax.vmap(gradients[1], in_axes=(None, 0))(x, weights)
+
+    jaxpr = jax.make_jaxpr(jax.grad(lambda weight: rows_by(x, weight).sum()))(weights[0])
+    assert ("optimization_barrier" in str(jaxpr)) == (backend == "cpu")
+    got, want = jax.jit(lambda: (derivatives(rows_by), derivatives(lambda x, weight: x @ weight.T)))()
+    assert not _mismatches(got, want)
 
 
 def test_what_cannot_run_is_named() -> None:

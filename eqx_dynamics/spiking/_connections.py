@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._apply import rows_by
 from .._scan import merge_time
 from ._neuron import Input
 from ._parameter import AbstractParameter, ParameterLike, concrete
@@ -100,7 +101,7 @@ class DenseConnection(eqx.Module):
         if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
             raise ValueError(f"`x` must end in the {weight.shape[1]} senders; got shape {x.shape}.")
         merged, leading = merge_time(x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(weight.dtype))
-        y = merged @ weight.T.astype(merged.dtype)
+        y = rows_by(merged, weight.astype(merged.dtype))
         y = y if self.bias is None else y + self.bias[None].astype(y.dtype)
         return jnp.reshape(y, (*leading, y.shape[-1]))
 
