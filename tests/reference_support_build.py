@@ -130,7 +130,16 @@ def _as_objects(name: str, ctor: dict[str, Any]) -> dict[str, Any]:
         ctor.pop("channels", None)
     if name == "QuantileAggregation":
         ctor["q"] = {"__tuple__": ctor["q"]}
+    if "in_channels" in ctor and isinstance(
+        ctor["in_channels"], list
+    ):  # of every aggregation of several: `Multi` knows
+        ctor["in_channels"] = ctor["in_channels"][0]
     if one := ctor.pop("aggr_kwargs", None):
+        if name == "SAGEConv" and ctor["aggr"] == "lstm":
+            width = (
+                ctor["in_channels"]["__tuple__"][0] if isinstance(ctor["in_channels"], dict) else ctor["in_channels"]
+            )
+            one = {"in_channels": width, "out_channels": width} | one
         ctor["aggr"] = _named_aggregation(ctor["aggr"], one)
     if several := ctor.pop("aggrs_kwargs", None):
         ctor["aggrs"] = [_named_aggregation(*pair) for pair in zip(ctor["aggrs"], several, strict=True)]

@@ -218,8 +218,8 @@ def call(module: Any, case: Case, args: Any, kwargs: dict[str, Any]) -> tuple[An
     method = getattr(module, case.call or "__call__")
     signature = inspect.signature(method)
     kwargs = {_CALL_KEYWORDS.get(k, k) if k not in signature.parameters else k: v for k, v in kwargs.items()}
-    if kwargs.get("return_attention_weights") is False:  # PyG returns them for any flag that is not None
-        kwargs = kwargs | {"return_attention_weights": True}
+    if isinstance(module, eqx_graph.nn.TransformerConv) and kwargs.get("return_attention_weights") is False:
+        kwargs = kwargs | {"return_attention_weights": True}  # PyG returns them there for any flag that is not None
     if isinstance(module, eqx_graph.nn.MLP) and kwargs.pop("return_emb", None):
         embedded = module.embed(*args, **kwargs, state=state)[0]
         out, after = call(module, case, args, kwargs)

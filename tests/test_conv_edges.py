@@ -154,3 +154,30 @@ def _bad(key):
 def test_bad_input_is_refused_by_name(match, getkey):
     with pytest.raises(ValueError, match=match):
         _bad(getkey())[match]()
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", "graph_norm"])
+def test_a_network_that_mixes_rows_sees_the_edges_that_count(norm):
+    """On one edge alone such a norm would give its bias; a masked edge changes nothing."""
+    rng = np.random.default_rng(8)
+    ends, x = rng.integers(0, 6, (2, 11)).astype(np.int32), jnp.asarray(rng.normal(size=(6, 3)), jnp.float32)
+
+    def conv():
+        return egnn.EdgeConv(egnn.MLP([6, 5, 2], norm=norm, key=jr.key(1)), "sum")
+
+    layer, state = eqx.nn.make_with_state(conv)()
+
+    def run(edges):
+        return jax.tree.leaves(
+            layer(x, edges, **({"state": jax.tree.map(lambda leaf: leaf, state)} if norm == "batch_norm" else {}))
+        )[0]
+
+    out = run(EdgeIndex.from_array(ends, num_senders=6, num_receivers=6))
+    hidden = (x[ends[1]], x[ends[0]] - x[ends[1]])
+    hidden = jnp.concatenate(hidden, axis=1) @ layer.nn.lins[0].weight.T + layer.nn.lins[0].bias[None]
+    hidden = (hidden - hidden.mean(0, keepdims=True)) / jnp.sqrt(hidden.var(0, keepdims=True) + 1e-5)
+    messages = jax.nn.relu(hidden) @ layer.nn.lins[1].weight.T + layer.nn.lins[1].bias[None]
+    np.testing.assert_allclose(out, jnp.zeros((6, 2)).at[ends[1]].add(messages), rtol=2e-4, atol=2e-5)
+    more = np.concatenate([ends, np.array([[0, 3], [5, 3]], np.int32)], axis=1)
+    masked = EdgeIndex.from_array(more, num_senders=6, num_receivers=6, edge_mask=np.arange(13) < 11)
+    np.testing.assert_allclose(run(masked), out, rtol=2e-5, atol=1e-5)

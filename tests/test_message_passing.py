@@ -270,6 +270,29 @@ def test_a_maximum_is_found_again_in_the_backward_pass():
             np.testing.assert_allclose(gradient(x, edges), want, atol=1e-9)
 
 
+def test_a_zero_factor_is_found_again_in_every_pass():
+    """Messages that are zero to rounding: zero where XLA rounds the product before it adds, not where it does not."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(5)
+        n, f = 40, 7
+        ends = np.stack([rng.integers(0, n, 3 * n), np.tile(np.arange(n), 3)]).astype(np.int32)
+        x, scale = rng.normal(size=(2, n, f))
+        shift = np.stack([-scale[:, 0] * x[ends[0, :n], 0], *rng.normal(size=(f - 1, n))], axis=1)
+        weight = np.concatenate([np.ones(n), rng.normal(size=2 * n)])[:, None]
+        messages = scale[ends[1]] * x[ends[0]] + shift[ends[1]] * weight
+        others = np.stack([np.roll(messages.reshape(3, n, f), k, axis=0) for k in (1, 2)]).prod(axis=0)
+        assert (messages[:n, 0] == 0).all()
+        want = np.zeros((n, f))
+        np.add.at(want, ends[0], scale[ends[1]] * others.reshape(-1, f))
+        for edges in (jnp.asarray(ends), EdgeIndex.from_array(ends, num_senders=n, num_receivers=n)):
+
+            def total(x, *rest, edges=edges):
+                return jnp.sum(Affine(aggr.Mul())(x, *rest, edges))
+
+            gradient = jax.jit(jax.grad(total))(x, scale, shift, weight)
+            np.testing.assert_allclose(gradient, want, atol=1e-9)
+
+
 def test_one_trace_per_shape():
     edges = layouts()[1]
     linear, *arrays = arguments(jnp.float32)

@@ -117,3 +117,16 @@ def test_perceptron_sizes_options_and_errors(getkey):
 def test_sizes_and_rates_that_make_no_layer_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make(jr.key(0))
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", "layer_norm"])
+def test_padding_has_no_say_in_the_norms_of_perceptrons(norm):
+    model, state = eqx.nn.make_with_state(lambda: egnn.GIN(3, 4, 2, norm=norm, key=jr.key(0)))()
+    x = jr.normal(jr.key(1), (7, 3)).at[5:].set(100.0)
+    ends = jnp.array([[0, 1, 3, 4, 6, 6], [1, 2, 3, 0, 6, 6]])
+    states = [jax.tree.map(lambda leaf: leaf, state) for _ in range(2)]  # each can be used once
+    out, after = model(x[:5], ends[:, :4], mask=jnp.ones(5, bool), state=states[0])
+    padded, padded_after = model(x, ends, mask=jnp.arange(7) < 5, state=states[1])
+    np.testing.assert_allclose(padded[:5], out, rtol=1e-4, atol=1e-5)
+    for got, want in zip(jax.tree.leaves(padded_after), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -86,13 +86,36 @@ def split_rows(edge_index: Any) -> tuple[Any, Any]:
 
 
 def check_host_range(ids: np.ndarray, size: int, row: int, size_name: str) -> None:
-    """Raises `ValueError` naming the first id outside `[0, size)`."""
+    """Raises `ValueError` naming the first id outside `[0, size)`, or a negative size."""
+    if size < 0:
+        raise ValueError(f"`{size_name}` must not be negative; got {size}.")
     if ids.size and (ids.min() < 0 or ids.max() >= size):
         column = int(np.argmax((ids < 0) | (ids >= size)))
         raise ValueError(
             f"`edge_index[{row}, {column}]` is {int(ids[column])}, outside [0, {size}): "
             f"{size_name}={size}. Raise `{size_name}` or fix the edge list."
         )
+
+
+def is_outside(ids: Any, size: int) -> Any:
+    """Where integers are not in `[0, size)`, whatever their width: `size` need not fit theirs, nor they 32 bits."""
+    ids = ids if ids.dtype.itemsize > 4 else ids.astype(jnp.int32)
+    return (ids < 0) | (ids >= size)
+
+
+def in_range(name: str, ids: Any, bound: int, bound_name: str) -> Any:
+    """`ids` if all are in `[0, bound)`: checked now, or at run time when traced."""
+    if not is_concrete(ids):
+        message = f"`{name}` must hold ids in [0, {bound_name}={bound})."
+        return eqx.error_if(ids, jnp.any(is_outside(ids, bound)), message)
+    host = np.asarray(ids)
+    if host.size and (host.min() < 0 or host.max() >= bound):
+        position = np.argwhere((host < 0) | (host >= bound))[0]
+        raise ValueError(
+            f"`{name}` must hold ids in [0, {bound}) ({bound_name}={bound}); got {host[tuple(position)]} at position "
+            f"{tuple(int(p) for p in position)}. Ids count from 0; raise {bound_name} or drop the entry."
+        )
+    return ids
 
 
 def rows_in_range(edge_index: Any, num_senders: int, num_receivers: int, *, check: bool) -> tuple[Any, Any]:
@@ -104,10 +127,11 @@ def rows_in_range(edge_index: Any, num_senders: int, num_receivers: int, *, chec
         senders, receivers = split_rows(np.asarray(edge_index))
         check_host_range(senders, num_senders, 0, "num_senders")
         check_host_range(receivers, num_receivers, 1, "num_receivers")
-    senders, receivers = (jnp.asarray(row, jnp.int32) for row in split_rows(jnp.asarray(edge_index)))
+    rows = split_rows(jnp.asarray(edge_index))
+    senders, receivers = (row.astype(jnp.int32) for row in rows)
     closed = all(isinstance(size, int) for size in (num_senders, num_receivers, senders.shape[0]))
     if is_concrete(edge_index) or not check or not closed:
         return senders, receivers
-    outside = (senders < 0) | (senders >= num_senders), (receivers < 0) | (receivers >= num_receivers)
+    outside = [is_outside(ids, size) for ids, size in zip(rows, (num_senders, num_receivers), strict=True)]
     message = f"`edge_index` holds a node outside [0, {num_senders}) senders or [0, {num_receivers}) receivers."
     return eqx.error_if((senders, receivers), jnp.any(outside[0] | outside[1]), message)

@@ -20,6 +20,13 @@ Kernel = Literal["auto", "csr", "segment"]
 AnyArray = Array | np.ndarray
 
 
+def check_rows(name: str, value: Any, count: int, what: str) -> None:
+    """Raises `ValueError` unless every array of the pytree `value` has `count` rows, one for each of `what`."""
+    for leaf in jax.tree.leaves(value):
+        if jnp.shape(leaf)[:1] != (count,):
+            raise ValueError(f"`{name}` must have a row for each of the {count} {what}; got shape {jnp.shape(leaf)}.")
+
+
 class AbstractEdges(eqx.Module):
     """A directed edge list from `num_senders` nodes (row 0, `j`) to `num_receivers` nodes (row 1, `i`).
 
@@ -113,6 +120,7 @@ class AbstractEdges(eqx.Module):
         - `edge_values`: one value per edge, in layout order.
         - `fill_value`: scalar, or anything that broadcasts to the result.
         """
+        check_rows("edge_values", edge_values, self.num_edges, "edges")
         is_loop = jnp.asarray(self.senders) == jnp.asarray(self.receivers)
         is_loop = is_loop if self.edge_mask is None else is_loop & jnp.asarray(self.edge_mask)
         positions = jnp.arange(self.num_edges, dtype=jnp.int32)
@@ -148,6 +156,7 @@ class AbstractEdges(eqx.Module):
 
     def sum_duplicates(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_edges *dims"]:
         """Per-edge values (layout order) summed over the edges with the same two ends, for each of them."""
+        check_rows("edge_values", edge_values, self.num_edges, "edges")
         group, _ = self._duplicate_groups()
         return jnp.zeros_like(edge_values).at[group].add(edge_values)[group]
 
@@ -179,18 +188,23 @@ class EdgeList(AbstractEdges):
         )
 
     def send(self, x: Shaped[Array, " num_senders *dims"]) -> Shaped[Array, " num_edges *dims"]:
+        check_rows("x", x, self.num_senders, "senders")
         return x[self.senders]
 
     def receive(self, x: Shaped[Array, " num_receivers *dims"]) -> Shaped[Array, " num_edges *dims"]:
+        check_rows("x", x, self.num_receivers, "receivers")
         return x[self.receivers]
 
     def arrange(self, edge_values: T) -> T:
+        check_rows("edge_values", edge_values, self.num_edges, "edges")
         return edge_values
 
     def restore(self, edge_values: T) -> T:
+        check_rows("edge_values", edge_values, self.num_edges, "edges")
         return edge_values
 
     def sum_received(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_receivers *dims"]:
+        check_rows("edge_values", edge_values, self.num_edges, "edges")
         out = jnp.zeros((self.num_receivers, *edge_values.shape[1:]), edge_values.dtype)
         return out.at[self.receivers].add(edge_values, mode="drop")
 
@@ -313,19 +327,24 @@ class EdgeIndex(AbstractEdges):
         )
 
     def send(self, x: Shaped[Array, " num_senders *dims"]) -> Shaped[Array, " num_edges *dims"]:
+        check_rows("x", x, self.num_senders, "senders")
         return prim.take_rows(x, self.senders, self.by_sender, self.sender_ptr, self.kernel)
 
     def receive(self, x: Shaped[Array, " num_receivers *dims"]) -> Shaped[Array, " num_edges *dims"]:
+        check_rows("x", x, self.num_receivers, "receivers")
         in_order = jnp.arange(self.num_edges, dtype=jnp.int32)
         return prim.take_rows(x, self.receivers, in_order, self.receiver_ptr, self.kernel)
 
     def arrange(self, edge_values: T) -> T:
+        check_rows("edge_values", edge_values, self.num_edges, "edges")
         return jax.tree.map(lambda a: prim.permute(a, self.permutation, self.inverse_permutation), edge_values)
 
     def restore(self, edge_values: T) -> T:
+        check_rows("edge_values", edge_values, self.num_edges, "edges")
         return jax.tree.map(lambda a: prim.permute(a, self.inverse_permutation, self.permutation), edge_values)
 
     def sum_received(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_receivers *dims"]:
+        check_rows("edge_values", edge_values, self.num_edges, "edges")
         in_order = jnp.arange(self.num_edges, dtype=jnp.int32)
         return prim.sum_rows(edge_values, self.receivers, in_order, self.receiver_ptr, self.kernel)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from ._edge_build import is_concrete
+from ._edge_build import in_range, is_concrete
 from ._edges import AbstractEdges, AnyArray
 
 
@@ -149,10 +149,10 @@ class Graph(eqx.Module):
         node_arrays = {"x": x, "pos": pos, "batch": batch}
         node_arrays |= {name: value for name, value in values.items() if extra_level(name) == "node"}
         num_nodes = _count_nodes(node_arrays, edges, num_nodes)
-        edges = _in_range("edge_index", edges, num_nodes, "num_nodes")
+        edges = edges if isinstance(edges, AbstractEdges) else in_range("edge_index", edges, num_nodes, "num_nodes")
         num_graphs = _count_graphs(batch, num_graphs)
         if batch is not None:
-            batch = _in_range("batch", batch, num_graphs, "num_graphs")
+            batch = in_range("batch", batch, num_graphs, "num_graphs")
         has_node_array = any(value is not None for name, value in node_arrays.items() if name != "batch")
         if num_graphs == 1:
             batch = None if has_node_array else np.zeros(num_nodes, np.int32)
@@ -197,25 +197,11 @@ def _integers(name: str, value: Any) -> Any:
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"`{name}` must hold integers; got dtype {array.dtype}. Convert it, e.g. with .astype(int).")
-    if isinstance(array, np.ndarray) and array.size and array.dtype.itemsize > 4 and array.max() >= 2**31:
-        raise ValueError(f"`{name}` must fit in 32 bits; got {array.max()}.")
+    if isinstance(array, np.ndarray) and array.size and array.dtype.itemsize > 4:
+        for extreme in (array.min(), array.max()):
+            if not -(2**31) <= extreme < 2**31:
+                raise ValueError(f"`{name}` must fit in 32 bits; got {extreme}.")
     return array.astype(np.int32)
-
-
-def _in_range(name: str, ids: Any, bound: int, bound_name: str) -> Any:
-    """`ids` if all are in `[0, bound)`: checked now, or at run time when traced."""
-    if isinstance(ids, AbstractEdges):
-        return ids
-    if not is_concrete(ids):
-        return eqx.error_if(ids, (ids < 0) | (ids >= bound), f"`{name}` must hold ids in [0, {bound_name}={bound}).")
-    host = np.asarray(ids)
-    if host.size and (host.min() < 0 or host.max() >= bound):
-        position = np.argwhere((host < 0) | (host >= bound))[0]
-        raise ValueError(
-            f"`{name}` must hold ids in [0, {bound}) ({bound_name}={bound}); got {host[tuple(position)]} at position "
-            f"{tuple(int(p) for p in position)}. Ids count from 0; raise {bound_name} or drop the entry."
-        )
-    return ids
 
 
 def _count_nodes(node_arrays: Mapping[str, Any], edges: Any, num_nodes: int | None) -> int:

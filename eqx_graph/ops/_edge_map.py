@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..data._edges import AbstractEdges, EdgeIndex
+from ..data._edges import AbstractEdges, EdgeIndex, check_rows
 from ._blocks import Side, edge_function, map_edges
 from ._segment import expand
 
@@ -42,6 +42,9 @@ def edge_map(
         "x_i": ("receiver", x_i),
         "edge_values": ("edge", edge_values),
     }
+    counts = {"sender": edges.num_senders, "receiver": edges.num_receivers, "edge": edges.num_edges}
+    for name, (side, value) in sides.items():
+        check_rows(name, value, counts[side], f"{side}s")
     given = {name: pair for name, pair in sides.items() if pair[1] is not None}
 
     def positional(*rows: Any) -> Any:

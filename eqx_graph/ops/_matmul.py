@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from .. import _primitives as prim
 from .._kernels import accumulator_dtype
-from ..data._edges import AbstractEdges, EdgeIndex
+from ..data._edges import AbstractEdges, EdgeIndex, check_rows
 from ._segment import expand
 
 
@@ -42,12 +42,12 @@ def matmul(
 
     **Raises:** `ValueError` if a size does not fit the layout.
     """
-    _check(edges, weight, x)
     return product(edges, fold_mask(edges, weight, x.dtype), x)
 
 
 def product(edges: AbstractEdges, weight: Array | None, x: Array) -> Array:
     """`matmul` with weights that are zero already where an edge is masked."""
+    _check(edges, weight, x)
     weight = None if weight is None else weight.astype(x.dtype)
     if not isinstance(edges, EdgeIndex):
         messages = edges.send(x).astype(accumulator_dtype(x.dtype))
@@ -76,6 +76,8 @@ def edge_dot(
 
     **Returns:** `(num_edges,)`, or `(num_edges, heads)`.
     """
+    check_rows("senders_x", senders_x, edges.num_senders, "senders")
+    check_rows("receivers_x", receivers_x, edges.num_receivers, "receivers")
     if not isinstance(edges, EdgeIndex):
         return (edges.send(senders_x) * edges.receive(receivers_x)).sum(-1)
     heads = math.prod(senders_x.shape[1:-1])
@@ -86,7 +88,10 @@ def edge_dot(
 
 def _check(edges: AbstractEdges, weight: Array | None, x: Array) -> None:
     if x.shape[0] != edges.num_senders:
-        raise ValueError(f"`x` must have a row for each of the {edges.num_senders} senders; got shape {x.shape}.")
+        raise ValueError(
+            f"`x` must have a row for each of the {edges.num_senders} senders; got shape {x.shape} (in attention, "
+            "`values` are `x`)."
+        )
     if weight is None:
         return
     if weight.shape[0] != edges.num_edges:

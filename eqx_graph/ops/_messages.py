@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from ..data._edges import EdgeIndex
 from . import _blocks as blocks
-from ._segment import segment_count, segment_mul, segment_sum, segment_top
+from ._segment import checked_ids, expand, segment_count, segment_mul, segment_sum, segment_top
 
 
 class AbstractMessages(eqx.Module):
@@ -55,9 +55,8 @@ class RowMessages(AbstractMessages):
     def sum(self, transform: Callable[..., Any] = lambda m: m, *at_receiver: Array) -> Any:
         rows, per_row = self.rows, []
         if at_receiver:  # of rows that count nowhere, neither value reaches `transform`: exp(m - top) could overflow
-            inside = (self.index >= 0) & (self.index < self.num_receivers)
-            rows = jnp.where(inside.reshape(-1, *[1] * (rows.ndim - 1)), rows, 0)
-            ids = jnp.where(inside, self.index, self.num_receivers)
+            ids = checked_ids(rows, self.index, self.num_receivers)
+            rows = jnp.where(expand(ids < self.num_receivers, rows), rows, 0)
             per_row = [a.at[ids].get(mode="fill", fill_value=0) for a in at_receiver]
         values = jax.vmap(transform, axis_size=rows.shape[0])(rows, *per_row)
         return jax.tree.map(lambda v: segment_sum(v, self.index, self.num_receivers), values)

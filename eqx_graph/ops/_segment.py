@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from .._kernels import alone
+from ..data._edge_build import is_outside
 
 
 SegmentIds = Int[Array, " rows"]
@@ -30,8 +31,7 @@ def checked_ids(data: Array, segment_ids: Array, num_segments: int) -> Array:
         )
     if num_segments < 0:
         raise ValueError(f"`num_segments` must not be negative; got {num_segments}.")
-    inside = (segment_ids >= 0) & (segment_ids < num_segments)
-    return jnp.where(inside, segment_ids, num_segments).astype(jnp.int32)
+    return jnp.where(is_outside(segment_ids, num_segments), num_segments, segment_ids.astype(jnp.int32))
 
 
 def add_up(data: Array, ids: Array, num_segments: int) -> Array:

@@ -124,7 +124,7 @@ class Multi(AbstractAggregation):
                 biases = {f"use_{name}_bias": bias for name in ("query", "key", "value", "output")}
                 self.multihead_attn = eqx.nn.MultiheadAttention(num_heads, out_features, **biases, key=k_attn)
 
-    def combine(self, results: Sequence[Float[Array, " num_segments *dims"]]) -> Float[Array, " num_segments *out"]:
+    def combine(self, results: Sequence[Float[Array, "num_segments ..."]]) -> Float[Array, " num_segments *out"]:
         """The results of the single aggregations, combined."""
         if len(results) == 1:
             return results[0]

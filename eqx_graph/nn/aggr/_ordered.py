@@ -10,8 +10,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...ops import segment_count, segment_median, segment_quantile
+from ...ops._segment import checked_ids
 from ...ops._segment_order import Interpolation
-from .._linear import check_sizes
+from .._linear import check_features, check_sizes
 from ._aggregation import AbstractAggregation
 
 
@@ -48,6 +49,8 @@ class Quantile(AbstractAggregation):
     fill_value: Fill = 0.0
 
     def __check_init__(self) -> None:
+        if not self._levels:
+            raise ValueError("`q` must hold at least one level; got ().")
         for q in self._levels:
             if not 0 <= q <= 1:
                 raise ValueError(f"`q` must be in [0, 1]; got {q}.")
@@ -65,8 +68,7 @@ class Quantile(AbstractAggregation):
 
 def _slots(index: Array, num_segments: int) -> tuple[Array, Array, Array]:
     """Rows in stable order of their group, each group's first place in it, and its size."""
-    inside = (index >= 0) & (index < num_segments)
-    order = jnp.argsort(jnp.where(inside, index, num_segments), stable=True)
+    order = jnp.argsort(checked_ids(index, index, num_segments), stable=True)
     count = segment_count(index, num_segments)
     return order, jnp.cumsum(count) - count, count
 
@@ -79,6 +81,9 @@ class Sort(AbstractAggregation):
     """
 
     k: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        check_sizes(k=self.k)
 
     def __call__(
         self, x: Float[Array, "rows channels"], index: Int[Array, " rows"], num_segments: int
@@ -142,6 +147,7 @@ class LSTM(AbstractAggregation):
     def __call__(
         self, x: Float[Array, "rows channels"], index: Int[Array, " rows"], num_segments: int
     ) -> Float[Array, "num_segments out"]:
+        check_features(x, self.lstm[0].input_size)
         out_features = self.lstm[0].hidden_size
         if x.shape[0] == 0:
             return jnp.zeros((num_segments, out_features), x.dtype)

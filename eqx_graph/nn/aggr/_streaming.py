@@ -166,6 +166,11 @@ def _per_channel(value: Scalars, like: Array) -> Array | float:
     if isinstance(value, float):
         return value
     value = jnp.asarray(value)
+    if value.size not in (1, *like.shape[-1:]):
+        raise ValueError(
+            f"`t`, `p` or a bound of an aggregation must have one entry, or one for each of the {like.shape[-1]} "
+            f"channels; got shape {value.shape}."
+        )
     value = jnp.reshape(value, -1 if value.size > 1 else ()).astype(like.dtype)
     return jnp.broadcast_to(value, like.shape)
 

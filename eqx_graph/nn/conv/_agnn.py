@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 from ...data import EdgeIndexLike
 from ...ops import edge_dot
 from .._unit import unit_rows
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._attend import attend
 from ._neighbors import endpoints
@@ -22,17 +24,27 @@ class AGNNConv(eqx.Module):
     """
 
     beta: float | Float[Array, "1"]
+    aggregation: AbstractAggregation
     add_self_loops: bool = eqx.field(static=True)
     flow: Flow = eqx.field(static=True)
 
-    def __init__(self, requires_grad: bool = True, *, add_self_loops: bool = True, flow: Flow = "source_to_target"):
+    def __init__(
+        self,
+        requires_grad: bool = True,
+        *,
+        add_self_loops: bool = True,
+        aggr: AggregationLike = "sum",
+        flow: Flow = "source_to_target",
+    ):
         r"""**Arguments:**
 
         - `requires_grad`: learn $\beta$ (1 at first); a plain float, which no optimiser sees, if False.
         - `add_self_loops`: replace self-loops by exactly one per node.
+        - `aggr`: aggregation of the weighted neighbours, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         """
         self.beta = jnp.ones(1) if requires_grad else 1.0
+        self.aggregation = as_aggregation(aggr)
         self.add_self_loops = add_self_loops
         self.flow = flow
 
@@ -55,5 +67,6 @@ class AGNNConv(eqx.Module):
             edges = edges.remove_self_loops()
             loop_logits = beta * jnp.sum(direction * direction, axis=-1)
         logits = beta * edge_dot(edges, direction, direction)
-        attended = attend(edges, logits, x[:, None, :], loop_logits, dropout=eqx.nn.Dropout(0.0), key=None)
+        options = {"dropout": eqx.nn.Dropout(0.0), "key": None, "aggregation": self.aggregation}
+        attended = attend(edges, logits, x[:, None, :], loop_logits, **options)
         return attended.out[:, 0]

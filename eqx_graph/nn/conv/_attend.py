@@ -11,6 +11,8 @@ from ...data import AbstractEdges, EdgeList
 from ...ops import attention, edge_softmax, matmul
 from .._dropout import drop, is_active
 from .._linear import project
+from .._message_passing import MessagePassing
+from ..aggr import AbstractAggregation, Sum
 from ..aggr._multi import as_aggregation
 from ._adjacency import Flow
 
@@ -70,6 +72,8 @@ def attend(
     *,
     dropout: eqx.nn.Dropout,
     key: PRNGKeyArray | None,
+    aggregation: AbstractAggregation = Sum(),
+    edge_terms: tuple[eqx.nn.Linear, Float[Array, "num_edges edge_dim"]] | None = None,
 ) -> Attended:
     r"""$\sum_j \alpha_{ij} v_j$ with $\alpha$ the softmax of the logits over the edges that enter $i$.
 
@@ -79,21 +83,46 @@ def attend(
     - `values`: one vector per sender and head.
     - `loop_logits`: logits of self-loops to add; existing self-loops must be masked in `edges`.
     - `dropout`, `key`: dropout on the weights.
+    - `aggregation`: of the weighted values $\alpha_{ij} v_j$; one that is no sum runs edge by edge.
+    - `edge_terms`: a linear map and edge features (caller's order); their product joins the values of such an
+        aggregation. A sum takes them on the nodes' side, which is the caller's business.
     """
     if loop_logits is not None and edges.num_senders != edges.num_receivers:
         edges, logits = _append_loops(edges, logits, loop_logits)
         loop_logits = None
-    if not is_active(dropout):
+    is_sum = isinstance(aggregation, Sum)
+    if is_sum and not is_active(dropout):
         out, alpha = attention(edges, logits, values, self_logits=loop_logits, return_weights=True)
         return Attended(out, edges, alpha, alpha)
     edge_key, loop_key = (None, None) if key is None else jr.split(key)
     alpha, own = edge_softmax(edges, logits, loop_logits)
-    dropped, dropped_own = drop(dropout, alpha, edge_key), None
-    out = matmul(edges, dropped, values)
-    if own is not None:
-        dropped_own = drop(dropout, own, loop_key)
-        out = out + dropped_own[..., None] * values
+    dropped = drop(dropout, alpha, edge_key)
+    dropped_own = None if own is None else drop(dropout, own, loop_key)
+    if is_sum:
+        out = matmul(edges, dropped, values)
+        out = out if dropped_own is None else out + dropped_own[..., None] * values
+    else:
+        lin, edge_attr = (None, None) if edge_terms is None else edge_terms
+        every, weights = edges, edges.restore(dropped)
+        if dropped_own is not None:
+            every, weights = edges.with_self_loops(), jnp.concatenate([weights, dropped_own])
+        arguments = {"alpha": weights, "v": (values, None), "edge_attr": edge_attr}
+        out = _WeightedValues(aggregation, lin).propagate(every, **arguments)
     return Attended(out, edges, (alpha, own), (dropped, dropped_own))
+
+
+class _WeightedValues(MessagePassing):
+    """Values, with a linear map of the edge's features if there are any, weighted by every head."""
+
+    aggregation: AbstractAggregation
+    lin: eqx.nn.Linear | None
+
+    def message(
+        self, alpha: Float[Array, " heads"], v_j: Float[Array, "heads channels"], edge_attr: Array | None
+    ) -> Float[Array, "heads channels"]:
+        if self.lin is not None and edge_attr is not None:
+            v_j = v_j + self.lin(edge_attr).reshape(v_j.shape)
+        return alpha[:, None] * v_j
 
 
 def _append_loops(edges: AbstractEdges, logits: Array, loop_logits: Array) -> tuple[EdgeList, Array]:
@@ -119,6 +148,11 @@ def loop_features(
     """
     num_loops = loops_of(edges)
     if not isinstance(fill_value, str):
+        if jnp.size(fill_value) not in (1, edge_attr.shape[1]):
+            raise ValueError(
+                f"`fill_value` must be a number or have an entry for each of the {edge_attr.shape[1]} edge features; "
+                f"got shape {jnp.shape(fill_value)}."
+            )
         return jnp.broadcast_to(jnp.asarray(fill_value, edge_attr.dtype), (num_loops, edge_attr.shape[1]))
     forward = flow == "source_to_target"
     ids, size = (edges.receivers, edges.num_receivers) if forward else (edges.senders, edges.num_senders)

@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
-from .._linear import check_features
+from .._linear import check_features, check_sizes
 from .._message_passing import MessagePassing
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
@@ -59,6 +59,7 @@ class CGConv(MessagePassing):
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
         """
+        check_sizes(features=features)
         src, dst = features if isinstance(features, tuple) else (features, features)
         k_f, k_s = jr.split(key)
         self.lin_f = eqx.nn.Linear(src + dst + dim, dst, use_bias=bias, key=k_f)

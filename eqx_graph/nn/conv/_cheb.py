@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...data import AbstractEdges, EdgeIndexLike
+from ...data._edge_build import in_range
 from ...ops import segment_sum
 from .._linear import add_bias, check_features, check_sizes, glorot_linear
 from ..aggr import AbstractAggregation
@@ -189,4 +190,4 @@ def _per_node(lambda_max: Array, batch: Array | np.ndarray | None, num_nodes: in
         raise ValueError(
             f"`batch` must be given with one `lambda_max` per graph; got {lambda_max.size} values and batch=None."
         )
-    return lambda_max[jnp.asarray(batch)]
+    return lambda_max[jnp.asarray(in_range("batch", batch, lambda_max.size, "number of `lambda_max`"))]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...data import AbstractEdges, EdgeIndexLike
+from ...data._edge_build import in_range
 from .._linear import check_sizes, project
 from .._message_passing import MessagePassing
 from .._rows import apply_rows
@@ -66,8 +67,6 @@ class FiLMConv(MessagePassing):
         **Raises:** `ValueError` for `num_relations` below 1.
         """
         check_sizes(in_features=in_features, out_features=out_features, num_relations=num_relations)
-        if num_relations < 1:
-            raise ValueError(f"`num_relations` must be at least 1; got {num_relations}.")
         src, dst = in_features if isinstance(in_features, tuple) else (in_features, in_features)
         k_lins, k_films, k_lin, k_film = jr.split(key, 4)
         out = 2 * out_features
@@ -100,13 +99,15 @@ class FiLMConv(MessagePassing):
 
         **Returns:** new receiver features, `(num_receivers, out_features)`.
 
-        **Raises:** `ValueError` for wrong sizes or missing `edge_type`.
+        **Raises:** `ValueError` for wrong sizes, or an `edge_type` that is missing or no relation.
         """
         x_src, x_dst, edges = endpoints(x, edge_index, None, self.flow)
         if x_dst is None:
             raise ValueError("`x` must hold features of receivers too; got (x_src, None).")
         if len(self.lins) > 1 and edge_type is None:
             raise ValueError(f"`edge_type` must be given for {len(self.lins)} relations; got None.")
+        if len(self.lins) > 1:
+            edge_type = in_range("edge_type", edge_type, len(self.lins), "num_relations")
         beta, gamma = jnp.split(apply_rows(self.film_skip, x_dst)[0], 2, axis=-1)
         out = gamma * project(self.lin_skip, x_dst) + beta
         out = out if self.act is None else self.act(out)

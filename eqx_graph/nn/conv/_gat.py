@@ -12,6 +12,8 @@ from ...data import EdgeIndexLike
 from ...ops import edge_map
 from .._dropout import make_dropout
 from .._linear import add_bias, check_sizes, glorot, glorot_linear, project
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._attend import (
     AttentionWeights,
@@ -50,6 +52,7 @@ class GATConv(eqx.Module):
     dropout: eqx.nn.Dropout
     negative_slope: float | Float[Array, ""]
     fill_value: FillValue
+    aggregation: AbstractAggregation
     heads: int = eqx.field(static=True)
     concat: bool = eqx.field(static=True)
     add_self_loops: bool = eqx.field(static=True)
@@ -69,6 +72,7 @@ class GATConv(eqx.Module):
         fill_value: FillValue = "mean",
         bias: bool = True,
         residual: bool = False,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -86,6 +90,7 @@ class GATConv(eqx.Module):
             features of the edges that enter the node (`"mean"`, `"add"`, `"min"`, `"max"`, `"mul"`).
         - `bias`: learn an additive bias, zero at first.
         - `residual`: add a linear map of the receiver's features.
+        - `aggr`: aggregation of the weighted values, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the Glorot-uniform weights.
         """
@@ -109,6 +114,7 @@ class GATConv(eqx.Module):
         self.dropout = make_dropout(dropout)
         self.negative_slope = negative_slope
         self.fill_value = fill_value
+        self.aggregation = as_aggregation(aggr)
         self.heads = heads
         self.concat = concat
         self.add_self_loops = add_self_loops
@@ -185,7 +191,8 @@ class GATConv(eqx.Module):
         logits = edge_map(edges, self._logits, x_j=source, x_i=target, edge_values=on_edges)
         if loop_logits is not None:
             loop_logits = jax.nn.leaky_relu(loop_logits, self.negative_slope)
-        attended = attend(edges, logits, values, loop_logits, dropout=self.dropout, key=key)
+        options = {"dropout": self.dropout, "key": key, "aggregation": self.aggregation}
+        attended = attend(edges, logits, values, loop_logits, **options)
         out = merge_heads(attended.out, self.concat)
         if self.res is not None and x_dst is not None:
             out = out + project(self.res, x_dst)

@@ -12,6 +12,8 @@ from ...data import EdgeIndexLike
 from ...ops import edge_map
 from .._dropout import make_dropout
 from .._linear import add_bias, check_sizes, glorot, glorot_linear, project
+from ..aggr import AbstractAggregation
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._attend import (
     AttentionWeights,
@@ -46,6 +48,7 @@ class GATv2Conv(eqx.Module):
     dropout: eqx.nn.Dropout
     negative_slope: float | Float[Array, ""]
     fill_value: FillValue
+    aggregation: AbstractAggregation
     heads: int = eqx.field(static=True)
     concat: bool = eqx.field(static=True)
     add_self_loops: bool = eqx.field(static=True)
@@ -66,6 +69,7 @@ class GATv2Conv(eqx.Module):
         bias: bool = True,
         share_weights: bool = False,
         residual: bool = False,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -92,6 +96,7 @@ class GATv2Conv(eqx.Module):
         self.dropout = make_dropout(dropout)
         self.negative_slope = negative_slope
         self.fill_value = fill_value
+        self.aggregation = as_aggregation(aggr)
         self.heads = heads
         self.concat = concat
         self.add_self_loops = add_self_loops
@@ -153,7 +158,8 @@ class GATv2Conv(eqx.Module):
         x_j, x_i = self._ends(senders), self._ends(receivers)
         logits = edge_map(edges, self._logits, x_j=x_j, x_i=x_i, edge_values=edge_values)
         values = split_heads(senders, self.heads)
-        attended = attend(edges, logits, values, loop_logits, dropout=self.dropout, key=key)
+        options = {"dropout": self.dropout, "key": key, "aggregation": self.aggregation}
+        attended = attend(edges, logits, values, loop_logits, **options)
         out = merge_heads(attended.out, self.concat)
         if self.res is not None:
             out = out + project(self.res, x_dst)

@@ -39,8 +39,8 @@ class LGConv(eqx.Module):
         x: Float[Array, "num_nodes features"],
         edge_index: AdjacencyLike,
         edge_weight: Float[Array, " num_edges"] | None = None,
-    ) -> Float[Array, "num_nodes features"]:
-        """**Arguments:** as `GCNConv`. **Returns:** propagated features, the shape of `x`."""
+    ) -> Float[Array, "num_nodes out"]:
+        """**Arguments:** as `GCNConv`. **Returns:** propagated features, the shape of `x` (one `aggr` given)."""
         adjacency = normalized(
             x, edge_index, edge_weight, flow=self.flow, normalize=self.normalize, add_self_loops=False
         )

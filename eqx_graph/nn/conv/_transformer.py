@@ -15,6 +15,7 @@ from .._dropout import make_dropout
 from .._linear import check_sizes, project
 from .._message_passing import MessagePassing
 from ..aggr import AbstractAggregation, Sum
+from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._attend import AttentionWeights, attend, merge_heads, project_heads
 from ._neighbors import Nodes, edge_features, endpoints, inputs_of
@@ -43,6 +44,7 @@ class TransformerConv(eqx.Module):
     lin_skip: eqx.nn.Linear
     lin_beta: eqx.nn.Linear | None
     dropout: eqx.nn.Dropout
+    aggregation: AbstractAggregation
     heads: int = eqx.field(static=True)
     concat: bool = eqx.field(static=True)
     root_weight: bool = eqx.field(static=True)
@@ -60,6 +62,7 @@ class TransformerConv(eqx.Module):
         edge_dim: int | None = None,
         bias: bool = True,
         root_weight: bool = True,
+        aggr: AggregationLike = "sum",
         flow: Flow = "source_to_target",
         key: PRNGKeyArray,
     ):
@@ -74,6 +77,7 @@ class TransformerConv(eqx.Module):
         - `edge_dim`: features per edge, if there are any; then `edge_attr` must be given.
         - `bias`: learn additive biases.
         - `root_weight`: add a linear map of the node itself.
+        - `aggr`: aggregation of the weighted values, or its name.
         - `flow`: `"source_to_target"` or `"target_to_source"`.
         - `key`: draws the linear maps.
         """
@@ -90,6 +94,7 @@ class TransformerConv(eqx.Module):
         gated = beta and root_weight
         self.lin_beta = eqx.nn.Linear(3 * out, 1, use_bias=False, key=keys[5]) if gated else None
         self.dropout = make_dropout(dropout)
+        self.aggregation = as_aggregation(aggr)
         self.heads = heads
         self.concat = concat
         self.root_weight = root_weight
@@ -151,9 +156,11 @@ class TransformerConv(eqx.Module):
             logits = logits + edge_map(
                 edges, _edge_logits, x_i=self._to_edge_space(query), edge_values=edges.arrange(edge_attr)
             )
-        attended = attend(edges, logits, values, dropout=self.dropout, key=key)
+        options = {"dropout": self.dropout, "key": key, "aggregation": self.aggregation}
+        terms = None if edge_attr is None or self.lin_edge is None else (self.lin_edge, edge_attr)
+        attended = attend(edges, logits, values, edge_terms=terms, **options)
         out = attended.out
-        if edge_attr is not None:
+        if edge_attr is not None and isinstance(self.aggregation, Sum):
             alpha = edges.restore(attended.dropped[0])
             mean = _WeightedEdges().propagate(edges, alpha=alpha, edge_attr=edge_attr)
             out = out + jnp.einsum("nhd,hcd->nhc", mean, self._edge_weight())

@@ -105,6 +105,8 @@ class JumpingKnowledge(eqx.Module):
     @jax.named_scope("eqx_graph.JumpingKnowledge")
     def __call__(self, xs: Sequence[Float[Array, "num_nodes features"]]) -> Float[Array, "num_nodes out"]:
         """**Arguments:** `xs`: the layers' results. **Returns:** one row per node."""
+        if len({x.shape[: 1 if self.mode == "cat" else 2] for x in xs}) != 1:
+            raise ValueError(f"`xs` must hold arrays of one shape, at least one; got {[x.shape for x in xs]}.")
         if self.mode == "cat":
             return jnp.concatenate(xs, axis=-1)
         stack = jnp.stack(xs)

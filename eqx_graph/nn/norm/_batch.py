@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._linear import check_features
+from .._linear import check_features, check_sizes
 
 
 class RunningStatistics(eqx.Module):
@@ -63,6 +63,7 @@ class BatchNorm(eqx.Module):
 
         **Raises:** `ValueError` for `allow_single_element` without `track_running_stats`.
         """
+        check_sizes(in_features=in_features)
         if allow_single_element and not track_running_stats:
             raise ValueError(
                 "`allow_single_element` needs `track_running_stats=True`, whose statistics it falls back on."

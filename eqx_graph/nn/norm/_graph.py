@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._linear import check_features
+from .._linear import check_features, check_sizes
 from ._groups import groups_of
 
 
@@ -30,6 +30,7 @@ class GraphNorm(eqx.Module):
         - `in_features`: features per node.
         - `eps`: $\epsilon$, added to the variance.
         """
+        check_sizes(in_features=in_features)
         self.weight = jnp.ones(in_features)
         self.bias = jnp.zeros(in_features)
         self.mean_scale = jnp.ones(in_features)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ...data._edge_build import is_concrete
+from ...data._edge_build import in_range, is_concrete
 from ...ops import segment_count, segment_mean
 
 
@@ -33,12 +33,16 @@ class Groups(NamedTuple):
 
 
 def groups_of(batch: Batch | None, batch_size: int | None, num_nodes: int) -> Groups:
-    """Groups of nodes: one without `batch`; as many as there can be where their number is not known under jit."""
+    """Groups of nodes: one without `batch`; as many as there can be where their number is not known under jit.
+
+    **Raises:** `ValueError` (at run time under jit) for a graph outside `[0, batch_size)`.
+    """
     if batch is None:
         return Groups(np.zeros(num_nodes, np.int32), 1)
+    if batch_size is None and is_concrete(batch):
+        batch_size = int(np.max(np.asarray(batch), initial=-1)) + 1
     if batch_size is not None:
-        return Groups(batch, batch_size)
-    if is_concrete(batch):
-        return Groups(batch, int(np.max(np.asarray(batch), initial=-1)) + 1)
+        known = isinstance(num_nodes, int)  # left open for an export, which no check can be part of
+        return Groups(in_range("batch", batch, batch_size, "batch_size") if known else batch, batch_size)
     _, ids = jnp.unique(batch, return_inverse=True, size=num_nodes)
     return Groups(ids.astype(jnp.int32), num_nodes)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._linear import check_features
+from .._linear import check_features, check_sizes
 from ._batch import RunningStatistics
 from ._groups import Groups, groups_of
 
@@ -51,6 +51,7 @@ class InstanceNorm(eqx.Module):
         - `track_running_stats`: keep running statistics for inference.
         - `inference`: start in inference mode.
         """
+        check_sizes(in_features=in_features)
         self.weight = jnp.ones(in_features) if affine else None
         self.bias = jnp.zeros(in_features) if affine else None
         start = RunningStatistics(jnp.zeros(in_features), jnp.ones(in_features), jnp.zeros((), jnp.int32))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._linear import check_features
+from .._linear import check_features, check_sizes
 from ._groups import groups_of
 
 
@@ -46,6 +46,7 @@ class LayerNorm(eqx.Module):
 
         **Raises:** `ValueError` for an unknown mode.
         """
+        check_sizes(in_features=in_features)
         if mode not in ("graph", "node"):
             raise ValueError(f"`mode` must be 'graph' or 'node'; got {mode!r}.")
         self.weight = jnp.ones(in_features) if affine else None
