@@ -67,7 +67,7 @@ def _skip_what_is_not_here(name: str, ctor: Any) -> None:
     """Raises `NotInPackage` for a size of -1 and for arguments in `_NOT_HERE`, anywhere in a constructor."""
     for keyword, value in ctor.items() if isinstance(ctor, dict) else enumerate(ctor):
         lazy = str(keyword).endswith(("channels", "in_channels", "__linear__")) and -1 in np.atleast_1d(_flat(value))
-        if lazy or value in _NOT_HERE.get(keyword, ()):
+        if lazy or value in _NOT_HERE.get(str(keyword), ()):
             raise NotInPackage(f"{name}({keyword}={value})")
         if isinstance(value, dict | list):
             _skip_what_is_not_here(name, value)

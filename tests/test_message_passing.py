@@ -286,8 +286,8 @@ def test_a_zero_factor_is_found_again_in_every_pass():
         np.add.at(want, ends[0], scale[ends[1]] * others.reshape(-1, f))
         for edges in (jnp.asarray(ends), EdgeIndex.from_array(ends, num_senders=n, num_receivers=n)):
 
-            def total(x, *rest, edges=edges):
-                return jnp.sum(Affine(aggr.Mul())(x, *rest, edges))
+            def total(x, scale, shift, weight, edges=edges):
+                return jnp.sum(Affine(aggr.Mul())(x, scale, shift, weight, edges))
 
             gradient = jax.jit(jax.grad(total))(x, scale, shift, weight)
             np.testing.assert_allclose(gradient, want, atol=1e-9)
