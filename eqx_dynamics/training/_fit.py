@@ -49,8 +49,8 @@ def fit(
     history: metric name to one value per epoch, or per dispatch if `steps` were counted.
 
     **Raises:** `ValueError` for bad arguments or data, before anything is computed; `NonFiniteError` as the step's
-    `nan_policy` wants it; `eqx.EquinoxRuntimeError` for what an `eqx.error_if` in the
-    loss finds, a few dispatches later.
+    `nan_policy` wants it; `eqx.EquinoxRuntimeError` for what an `eqx.error_if` in the loss finds, a few dispatches
+    later.
     """
     runner, evaluation = Runner(step, state), Evaluation(evaluate, state)
     plan, dispatches = plan_run(runner.place(data), state, epochs, steps, steps_per_dispatch)

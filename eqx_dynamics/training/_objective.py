@@ -39,7 +39,8 @@ class Objective(eqx.Module):
                 )
             loss, metrics = result if isinstance(result, tuple) else (result, {})
             return _checked(loss, metrics), (_scalars(loss, metrics), None)
-        result = self.loss_fn(model, batch, key, jtu.tree_map(lambda leaf: leaf, statistics))
+        copy = jtu.tree_map(lambda leaf: leaf, statistics)  # an `eqx.nn.State` may not be read after its `set`
+        result = self.loss_fn(model, batch, key, copy)
         if not (isinstance(result, tuple) and len(result) == 3):
             raise ValueError("`loss_fn` of a state with statistics must return `(loss, metrics, statistics)`.")
         loss, metrics, new_statistics = result
