@@ -4,35 +4,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-
-BETA, SLOPE = 0.9, 25.0
-
-
-def _variant(run: Callable, **facts: Any) -> Any:
-    from spiking import Variant
-
-    return Variant(run, facts)
-
-
-def _compiled(loss: Callable, parameters: Any, x: np.ndarray) -> Any:
-    import jax.numpy as jnp
-
-    from spiking import compiled
-
-    return compiled(loss, parameters, jnp.asarray(x))
+from _spiking_problem import BETA, SLOPE, Problem, Variant, compiled, cross_entropy
 
 
 def _feed_forward_only(recurrent: bool) -> None:
     if recurrent:
         raise NotImplementedError("no recurrent variant")
-
-
-def _cross_entropy(logits: Any, y: np.ndarray) -> Any:
-    from spiking import cross_entropy
-
-    return cross_entropy(logits, y)
 
 
 def _saved_mb(run: Callable) -> float:
@@ -50,8 +30,7 @@ def _saved_mb(run: Callable) -> float:
     return round(sum(sizes.values()) / 2**20, 1)
 
 
-def spyx(problem: Any, recurrent: bool) -> Any:
-    import jax.numpy as jnp
+def spyx(problem: Problem, recurrent: bool) -> Variant:
     import spyx.nn as snn
     from flax import nnx
 
@@ -71,15 +50,14 @@ def spyx(problem: Any, recurrent: bool) -> Any:
     graph, state = nnx.split(snn.Sequential(first, lif(), middle, lif(), last, readout))
 
     def loss(state: Any, x: Any) -> Any:
-        return _cross_entropy(snn.run(nnx.merge(graph, state), x)[0].mean(0), problem.y)
+        return cross_entropy(snn.run(nnx.merge(graph, state), x)[0].mean(0), problem.y)
 
-    return _compiled(loss, state, problem.x)
+    return compiled(loss, state, jnp.asarray(problem.x))
 
 
-def jaxpike(problem: Any, recurrent: bool, **how: Any) -> Any:
+def jaxpike(problem: Problem, recurrent: bool, **how: Any) -> Variant:
     import equinox as eqx
     import jax
-    import jax.numpy as jnp
     import jaxpike as jp
 
     _feed_forward_only(recurrent)
@@ -94,18 +72,17 @@ def jaxpike(problem: Any, recurrent: bool, **how: Any) -> Any:
     arrays, static = eqx.partition(net, eqx.is_inexact_array)
 
     def loss(arrays: Any, x: Any) -> Any:
-        return _cross_entropy(jp.unroll(eqx.combine(arrays, static), x, **how)[0].mean(0), problem.y)
+        return cross_entropy(jp.unroll(eqx.combine(arrays, static), x, **how)[0].mean(0), problem.y)
 
-    return _compiled(loss, arrays, problem.x)
+    return compiled(loss, arrays, jnp.asarray(problem.x))
 
 
-def brainstate(problem: Any, recurrent: bool) -> Any:
+def brainstate(problem: Problem, recurrent: bool) -> Variant:
     import brainpy.state as bp
     import brainstate as bs
     import braintools
     import brainunit as u
     import jax
-    import jax.numpy as jnp
 
     shape, (first, middle, last) = problem.shape, problem.weights
     tau = -1 / np.log(BETA) * u.ms
@@ -151,16 +128,16 @@ def brainstate(problem: Any, recurrent: bool) -> Any:
         bs.nn.init_all_states(net, batch_size=shape.batch)
         with bs.environ.context(dt=1.0 * u.ms):
             out = bs.transform.for_loop(net.update, x)
-        return _cross_entropy(out.mean(0), problem.y)
+        return cross_entropy(out.mean(0), problem.y)
 
     step = bs.transform.jit(lambda x: bs.transform.grad(loss, weights, return_value=True)(x))
     start = time.perf_counter()
     memory = step.compile(x).memory_analysis().temp_size_in_bytes / 2**20
     facts = {"temp_mb": round(memory, 1), "compile_s": round(time.perf_counter() - start, 2)}
-    return _variant(lambda: jax.block_until_ready(step(x)), **facts)
+    return Variant(lambda: jax.block_until_ready(step(x)), facts)
 
 
-def snntorch(problem: Any, recurrent: bool) -> Any:
+def snntorch(problem: Problem, recurrent: bool) -> Variant:
     import snntorch as snn
     import torch
 
@@ -187,10 +164,10 @@ def snntorch(problem: Any, recurrent: bool) -> Any:
         loss.backward()
         return loss.item()
 
-    return _variant(run, loss=round(run(), 5), saved_mb=_saved_mb(run))
+    return Variant(run, {"loss": round(run(), 5), "saved_mb": _saved_mb(run)})
 
 
-def norse(problem: Any, recurrent: bool) -> Any:
+def norse(problem: Problem, recurrent: bool) -> Variant:
     import norse.torch as nt
     import torch
     from norse.torch.functional.reset import reset_subtract
@@ -216,14 +193,56 @@ def norse(problem: Any, recurrent: bool) -> Any:
         loss.backward()
         return loss.item()
 
-    return _variant(run, loss=round(run(), 5), saved_mb=_saved_mb(run))
+    return Variant(run, {"loss": round(run(), 5), "saved_mb": _saved_mb(run)})
 
 
-PEERS: dict[str, Callable[[Any, bool], Any]] = {
+def spikingjelly(problem: Problem, recurrent: bool) -> Variant:
+    """Layer by layer through all steps (its multi-step mode), which is its faster one."""
+    import torch
+    from spikingjelly.activation_based import functional, neuron
+
+    _feed_forward_only(recurrent)
+    torch.set_num_threads(2)
+    x, y = torch.tensor(problem.x), torch.tensor(problem.y)
+    weights = [torch.nn.Parameter(torch.tensor(weight)) for weight in problem.weights]
+    tau = 1 / (1 - BETA)
+
+    class FastSigmoid(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return (x >= 0).to(x)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return grads[0] / (1 + SLOPE * ctx.saved_tensors[0].abs()) ** 2
+
+    def lif() -> Any:
+        options: dict[str, Any] = {"decay_input": False, "v_reset": None, "detach_reset": True, "step_mode": "m"}
+        return neuron.LIFNode(tau, surrogate_function=FastSigmoid.apply, **options)
+
+    first, second, readout = lif(), lif(), neuron.NonSpikingLIFNode(tau, decode="mean-mem")
+
+    def run() -> float:
+        for weight in weights:
+            weight.grad = None
+        for layer in (first, second, readout):
+            functional.reset_net(layer)
+        spikes = second(torch.nn.functional.linear(first(torch.nn.functional.linear(x, weights[0])), weights[1]))
+        logits = readout(tau * torch.nn.functional.linear(spikes, weights[2]))
+        loss = torch.nn.functional.cross_entropy(logits, y)
+        loss.backward()
+        return loss.item()
+
+    return Variant(run, {"loss": round(run(), 5), "saved_mb": _saved_mb(run)})
+
+
+PEERS: dict[str, Callable[[Problem, bool], Variant]] = {
     "spyx": spyx,
     "brainstate": brainstate,
     "jaxpike, scan_unroll=1": lambda problem, recurrent: jaxpike(problem, recurrent, scan_unroll=1),
     "jaxpike": jaxpike,
     "snntorch": snntorch,
     "norse": norse,
+    "spikingjelly": spikingjelly,
 }

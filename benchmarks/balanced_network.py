@@ -3,6 +3,7 @@
     python benchmarks/balanced_network.py --peer ours        # model and wiring of `examples/balanced_network.py`
     python benchmarks/balanced_network.py --peer brainevent  # needs brainevent and numba
     python benchmarks/balanced_network.py --peer brian2      # needs brian2 and a C++ compiler (its standalone mode)
+    python benchmarks/balanced_network.py --part synapses    # of ours or brainevent: the product of spikes and rows
 
 One peer a process, each where it is installed. All simulate Brunel's network: 10,000 leaky integrate-and-fire neurons,
 1,000 inputs each drawn with replacement, delays of 1.5 ms, Poisson input, steps of 0.1 ms. The rate is printed: they
@@ -159,6 +160,40 @@ def brian2(point: Point, duration: float, repeats: int) -> tuple[float, float]:
     return max(speeds), float(np.mean(rates))
 
 
+def synapses(peer: str, point: Point, rate: float, repeats: int) -> float:
+    """Microseconds that a step's spikes take through the ten million synapses, drawn at a rate in Hz; nothing else."""
+    import jax
+    import jax.numpy as jnp
+
+    pointers, receivers = rows(0)
+    spikes = np.random.default_rng(1).random((1000, N)) < rate * DT / 1000
+    weights = np.where(np.arange(N) < EXCITATORY, point.weight, -point.g * point.weight).astype(np.float32)
+    if peer == "ours":
+        from eqx_dynamics.spiking import SparseConnection
+
+        ones = np.ones(len(receivers), np.float32)
+        connection = SparseConnection.from_csr(pointers, receivers, ones, N)
+        product = SparseConnection(connection.targets, jnp.asarray(weights)[:, None], N)
+        xs = jnp.asarray(spikes, jnp.float32)
+    elif peer == "brainevent":
+        import brainevent as be
+
+        values = jnp.asarray(np.repeat(weights, np.diff(pointers)))
+        matrix = be.CSR((values, jnp.asarray(receivers), jnp.asarray(pointers)), shape=(N, N))
+        product = lambda fired: be.BinaryArray(fired) @ matrix  # noqa: E731
+        xs = jnp.asarray(spikes)
+    else:
+        raise SystemExit("`--part synapses` measures ours and brainevent.")
+    run = jax.jit(lambda xs: jax.lax.map(product, xs))
+    jax.block_until_ready(run(xs))
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run(xs))
+        seconds.append(time.perf_counter() - start)
+    return 1e6 * min(seconds) / len(spikes)
+
+
 PEERS = {"ours": ours, "brainevent": brainevent, "brian2": brian2}
 
 
@@ -168,7 +203,11 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=300.0, help="ms of network time a run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--point", choices=tuple(POINTS), default="43 Hz", help="the rate in theory")
+    parser.add_argument("--part", choices=("network", "synapses"), default="network")
     args = parser.parse_args()
+    if args.part == "synapses":
+        microseconds = synapses(args.peer, POINTS[args.point], float(args.point.split()[0]), 5 * args.repeats)
+        return print(json.dumps({"peer": args.peer, "us a step": round(microseconds, 1), "at": args.point}))
     speed, rate = PEERS[args.peer](POINTS[args.point], args.duration, args.repeats)
     print(json.dumps({"peer": args.peer, "simulated s per s": round(speed, 3), "rate (Hz)": round(rate, 1)}))
 

@@ -197,6 +197,8 @@ class SparseConnection(eqx.Module):
 _BLOCK = 16
 """Spikes looked up at a time: few enough that a step with few spikes is cheap."""
 _WORD = 32
+_SPARE = 64
+"""Places beside the receivers for slots without a synapse; were it one, each addition would wait for the one before."""
 _MOST_AT_ONCE = 1 << 22
 
 
@@ -239,14 +241,16 @@ def _events(x: Array, weight: Array, targets: Array, like: Array) -> Array:
             def add(spike: Array, out: Array) -> Array:
                 j = sender[spike]
                 values = row[j] * weight[jnp.minimum(j, weight.shape[0] - 1)]
-                reached = jnp.minimum(targets[j].astype(jnp.uint32), jnp.uint32(like.size))
+                row_targets = targets[j].astype(jnp.uint32)
+                reached = jnp.where(row_targets < like.size, row_targets, nowhere)
                 return out.at[reached].add(jnp.broadcast_to(values, reached.shape), mode="promise_in_bounds")
 
             return first + _BLOCK, jax.lax.fori_loop(0, jnp.minimum(_BLOCK, total - first), add, out)
 
-        start = (jnp.zeros((), jnp.int32), jnp.zeros(like.size + 1, like.dtype))  # The last for slots without synapse.
+        start = (jnp.zeros((), jnp.int32), jnp.zeros(like.size + _SPARE, like.dtype))
         return jax.lax.while_loop(lambda carry: carry[0] < total, body, start)[1][: like.size]
 
+    nowhere = like.size + jnp.arange(targets.shape[1], dtype=jnp.uint32) % _SPARE  # For slots without a synapse.
     bits = jnp.arange(_WORD, dtype=jnp.uint32)
     upper = (jnp.uint32(2) << bits) - jnp.uint32(1)  # The bits up to each; the last shift overflows to 0, so to all.
     return one(x[0])[None] if x.shape[0] == 1 else jax.lax.map(one, x)
