@@ -88,3 +88,10 @@ def test_lstm_reads_rows_in_order_and_stops_where_it_is_told():
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"`q` must be in \[0, 1\]; got -0.1"):
         aggr.Quantile((0.5, -0.1))
+
+
+def test_several_aggregations_that_agree_have_a_finite_deviation():
+    spread = aggr.Multi(["mean", "max"], "std")
+    x = jnp.array([[1.0], [3.0], [2.0]])  # the second group has one row, whose mean is its maximum
+    gradient = jax.grad(lambda x: jnp.sum(spread(x, jnp.array([0, 0, 1]), 2)))(x)
+    np.testing.assert_allclose(gradient, [[-(0.5**1.5)], [0.5**1.5], [0.0]], rtol=1e-6)

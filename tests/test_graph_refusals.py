@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eqx_graph import EdgeIndex, EdgeList, Graph, ops
+from eqx_graph.data import edges_to_scipy
 from eqx_graph.nn import (
     MLP,
     BatchNorm,
@@ -42,6 +43,7 @@ def test_rows_that_do_not_fit_a_layout(layout):
         (lambda: edges.sum_duplicates(jnp.ones(3)), "`edge_values` must have a row"),
         (lambda: edges.send(jnp.ones(2)), "`x` must have a row for each of the 4 senders"),
         (lambda: edges.receive(jnp.ones(9)), "`x` must have a row for each of the 4 receivers"),
+        (lambda: edges_to_scipy(edges, jnp.ones(3)), "`edge_weight` must have a row for each of the 4 edges"),
         (lambda: ops.attention(edges, jnp.ones((4, 2)), jnp.ones((3, 2, 3))), "for each of the 4 senders.*`values`"),
         (lambda: ops.edge_dot(edges, jnp.ones((3, 1, 3)), jnp.ones((4, 1, 3))), "`senders_x` must have a row"),
         (lambda: ops.edge_map(edges, lambda x_i: x_i, x_i=jnp.ones(3)), "`x_i` must have a row for each of the 4"),

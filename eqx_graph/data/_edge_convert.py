@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Shaped
 
-from ._edges import AbstractEdges, EdgeIndex
+from ._edges import AbstractEdges, EdgeIndex, check_rows
 
 
 EdgeWeight = Shaped[Array, " num_edges"] | Shaped[np.ndarray, " num_edges"]
@@ -47,6 +47,7 @@ def edges_to_scipy(edges: AbstractEdges, edge_weight: EdgeWeight | None = None) 
     import scipy.sparse
 
     senders, receivers = np.asarray(edges.to_array())
+    check_rows("edge_weight", edge_weight, edges.num_edges, "edges")
     weight = np.ones(edges.num_edges, np.float32) if edge_weight is None else np.asarray(edge_weight)
     if edges.edge_mask is not None:
         keep = np.asarray(edges.restore(jnp.asarray(edges.edge_mask)))
@@ -82,6 +83,7 @@ def edges_to_bcsr(edges: EdgeIndex, edge_weight: EdgeWeight | None = None) -> An
     """
     from jax.experimental.sparse import BCSR
 
+    check_rows("edge_weight", edge_weight, edges.num_edges, "edges")
     weight = jnp.ones(edges.num_edges) if edge_weight is None else edges.arrange(jnp.asarray(edge_weight))
     if edges.edge_mask is not None:
         weight = jnp.where(jnp.asarray(edges.edge_mask), weight, 0)

@@ -143,12 +143,17 @@ class Multi(AbstractAggregation):
         return self.combine([a(x, index, num_segments) for a in self.aggrs])
 
 
+def _root(variance: Array) -> Array:
+    """Square root, with gradient 0 (not NaN) where all aggregations agree."""
+    return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+
+
 _REDUCE = {
     "sum": lambda stack: jnp.sum(stack, axis=0),
     "mean": lambda stack: jnp.mean(stack, axis=0),
     "max": lambda stack: jnp.max(stack, axis=0),
     "min": lambda stack: jnp.min(stack, axis=0),
-    "std": lambda stack: jnp.std(stack, axis=0, ddof=1),
+    "std": lambda stack: _root(jnp.var(stack, axis=0, ddof=1)),
     "var": lambda stack: jnp.var(stack, axis=0, ddof=1),
     "logsumexp": lambda stack: jax.nn.logsumexp(stack, axis=0),
 }
