@@ -1,109 +1,131 @@
 """Which of our surrogates draws which curve of the five libraries."""
 
+import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import eqx_dynamics.spiking as sp
 
 
-CURVES: dict[str, dict[str, sp.AbstractSurrogate]] = {
-    "surr_snntorch": {
-        "atan": sp.ATan(2.0, tie=">"),
-        "fast_sigmoid": sp.FastSigmoid(25.0, tie=">"),
-        "straight_through": sp.StraightThrough(tie=">"),
-        "spike_rate_escape": sp.SpikeRateEscape(1.0, 25.0, tie=">"),
-        "SFS": sp.SparseFastSigmoid(25.0, 1.0, tie=">"),
-        "SFS_B0": sp.SparseFastSigmoid(25.0, 0.0, tie=">"),
-    },
-    "surr_norse": {
-        "super_100": sp.FastSigmoid(1.0, tie=">"),
-        "super_1": sp.FastSigmoid(1.0, tie=">"),
-        "triangle_0.3": sp.Triangle(0.3, 1.0, tie=">"),
-        "tanh_1": sp.Tanh(1.0, tie=">"),
-        "tanh_5": sp.Tanh(5.0, tie=">"),
-        "circ_1": sp.Circle(1.0, tie=">"),
-        "circ_0.5": sp.Circle(0.5, tie=">"),
-        "heavi_erfc_1": sp.Scaled(sp.Erf(1.0), 2.0, tie=">"),
-        "heavi_erfc_3": sp.Scaled(sp.Erf(3.0), 2 / 3, tie=">"),
-    },
-    "surr_spikingjelly": {
-        "ATan": sp.ATan(2.0),
-        "Sigmoid": sp.Sigmoid(4.0),
-        "SoftSign": sp.SoftSign(2.0),
-        "PiecewiseQuadratic": sp.PiecewiseQuadratic(1.0),
-        "PiecewiseExp": sp.PiecewiseExp(1.0),
-        "Erf": sp.Erf(2.0),
-        "LeakyKReLU": sp.LeakyRelu(0.0, 1.0),
-        "NonzeroSignLogAbs": sp.AbsReciprocal(1.0),
-        "PiecewiseLeakyReLU": sp.PiecewiseLeakyRelu(0.01, 1 - 1e-6),  # leaks at |x| = w itself
-        "QPseudoSpike": sp.QPseudoSpike(2.0),
-        "S2NN": sp.S2NN(4.0, 1.0),
-        "SquarewaveFourierSeries": sp.SquarewaveFourier(8.0, 1),  # n = 2 there sums one term
-        "LogTailedReLU": sp.LogTailedRelu(0.0),
-        "Rect": sp.Boxcar(0.5, 1.0),
-        "SuperSpike": sp.FastSigmoid(1.0),
-    },
-    "surr_spyx": {
-        "superspike": sp.FastSigmoid(25.0, tie=">"),
-        "arctan": sp.Scaled(sp.ATan(4.0), 1 / (2 * math.pi), tie=">"),
-        "tanh": sp.Tanh(1.0, tie=">"),
-        "boxcar": sp.Boxcar(1.0, 0.5, tie=">"),
-        "triangular": sp.Triangle(2.0, 0.5, tie=">"),
-        "custom_ste": sp.StraightThrough(tie=">"),
-        "custom_default": sp.DerivativeOf(lambda x: x**2 / 2, tie=">"),
-    },
-    "surr_braintools": {
-        "Sigmoid": sp.Sigmoid(4.0),
-        "SoftSign": sp.SoftSign(1.0),
-        "Arctan": sp.ATan(1.0),
-        "ERF": sp.Erf(1.0),
-        "PiecewiseQuadratic": sp.PiecewiseQuadratic(1.0),
-        "PiecewiseExp": sp.PiecewiseExp(1.0),
-        "PiecewiseLeakyRelu": sp.PiecewiseLeakyRelu(0.01, 1.0),
-        "LeakyRelu": sp.LeakyRelu(0.1, 1.0),
-        "LogTailedRelu": sp.LogTailedRelu(0.0),
-        "ReluGrad": sp.Triangle(0.3, 1.0),
-        "GaussianGrad": sp.Gaussian(0.5, 0.5),
-        "MultiGaussianGrad": sp.MultiGaussian(0.15, 6.0, 0.5, 0.5),
-        "InvSquareGrad": sp.FastSigmoid(100.0),
-        "SlayerGrad": sp.Slayer(1.0),
-        "NonzeroSignLog": sp.AbsReciprocal(1.0),
-        "SquarewaveFourierSeries": sp.SquarewaveFourier(8.0, 2),
-        "S2NN": sp.S2NN(4.0, 1.0),
-        "QPseudoSpike": sp.QPseudoSpike(2.0, shift=1.0),
-    },
-}
+def curves(library: str, entry: dict[str, Any], keys: Iterable[str]) -> dict[str, sp.AbstractSurrogate]:
+    """Our surrogates for those keys of a file of curves that name one, with the constants that the manifest writes."""
+    tie = ">=" if library in ("spikingjelly", "braintools") else ">"
+    built = {key: _build(library, key, entry.get("equation")) for key in keys}
+    return {key: sp.with_tie(surrogate, tie) for key, surrogate in built.items() if surrogate is not None}
 
 
-def surrogate_of(words: str) -> sp.AbstractSurrogate | None:
+def surrogate_of(words: str, library: str) -> sp.AbstractSurrogate | None:
     """The surrogate that a manifest describes, with its rule for ties; None if it is one that we do not draw.
 
     Readouts have none: any will do.
     """
     if words.strip() in ("none", "-"):
         return sp.FastSigmoid()
-    tie = ">=" if "H(x>=0)" in words else ">"
-    name = re.match(r"\s*([A-Za-z_]+)", words)
-    constants = [float(value) for value in re.findall(r"=\s*(\d+\.?\d*|\.\d+)", words.split(")")[0])]
-    make = _NAMED.get(name.group(1).lower()) if name else None
+    name = re.match(r"\s*([A-Za-z_0-9]+)", words)
+    make = _of(library).get(name.group(1).lower()) if name else None
     if make is None:
         return None
-    ignored = "IGNORED" in words  # Norse's slope
-    return sp.with_tie(make() if ignored or not constants else make(*constants), tie)
+    return sp.with_tie(_call(make, words.split(")")[0]), ">=" if "H(x>=0)" in words else ">")
 
 
-_NAMED: dict[str, Callable[..., sp.AbstractSurrogate]] = {
-    "atan": lambda alpha=2.0: sp.ATan(alpha),
-    "fast_sigmoid": lambda slope=25.0: sp.FastSigmoid(slope),
-    "sigmoid": lambda slope=4.0: sp.Sigmoid(slope),
-    "ste": lambda: sp.StraightThrough(),
-    "straight_through": lambda: sp.StraightThrough(),
-    "spike_rate_escape": lambda beta=1.0, slope=25.0: sp.SpikeRateEscape(beta, slope),
-    "superspike": lambda k=1.0: sp.FastSigmoid(k),
-    "fastsigmoid": lambda slope=25.0: sp.FastSigmoid(slope),
-    "relugrad": lambda alpha=0.3, width=1.0: sp.Triangle(alpha, width),
-    "softsign": lambda alpha=2.0: sp.SoftSign(alpha),
-    "piecewisequadratic": lambda alpha=1.0: sp.PiecewiseQuadratic(alpha),
-    "erf": lambda alpha=2.0: sp.Erf(alpha),
+def _of(library: str) -> dict[str, Callable[..., sp.AbstractSurrogate]]:
+    return _NAMED.get({"brainpy": "braintools", "brainstate": "braintools"}.get(library, library), {})
+
+
+def _call(make: Callable[..., sp.AbstractSurrogate], words: str) -> sp.AbstractSurrogate:
+    """`make` with those constants among the words, `name=number`, that it knows; a single one goes by any name."""
+    constants = re.findall(r"([A-Za-z_]+)\s*=\s*(-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)", words)
+    known = list(inspect.signature(make).parameters)
+    if len(constants) == len(known) == 1:
+        return make(float(constants[0][1]))
+    return make(**{name: float(value) for name, value in constants if name in known})
+
+
+def _build(library: str, key: str, equations: Any) -> sp.AbstractSurrogate | None:
+    """A curve from its key, which may end in a constant (`triangle_0.3`), and the constants written for it."""
+    stem, _, suffix = key.rpartition("_")
+    if suffix.replace(".", "", 1).isdigit():
+        make, written = _of(library).get(stem.lower()), f"constant={suffix}"
+    else:
+        make, written = _of(library).get(key.lower()), equations.get(key, "") if isinstance(equations, dict) else ""
+    if isinstance(written, dict):
+        written = ", ".join(f"{name}={value}" for name, value in written.items())
+    elif library != "braintools" and not suffix.replace(".", "", 1).isdigit():
+        written = ""  # A formula, with the library's own constants.
+    return None if make is None else _call(make, written)
+
+
+_NAMED: dict[str, dict[str, Callable[..., sp.AbstractSurrogate]]] = {
+    "snntorch": {
+        "atan": lambda alpha=2.0: sp.ATan(alpha),
+        "fast_sigmoid": lambda slope=25.0: sp.FastSigmoid(slope),
+        "sigmoid": lambda slope=25.0: sp.Sigmoid(slope),
+        "ste": lambda: sp.StraightThrough(),
+        "straight_through": lambda: sp.StraightThrough(),
+        "spike_rate_escape": lambda beta=1.0, slope=25.0: sp.SpikeRateEscape(beta, slope),
+        "sfs": lambda slope=25.0, B=1.0: sp.SparseFastSigmoid(slope, B),
+        "sfs_b0": lambda slope=25.0: sp.SparseFastSigmoid(slope, 0.0),
+    },
+    "norse": {  # `super` ignores its slope.
+        "super": lambda alpha=100.0: sp.FastSigmoid(1.0),
+        "superspike": lambda alpha=100.0: sp.FastSigmoid(1.0),
+        "triangle": lambda alpha=0.3: sp.Triangle(alpha, 1.0),
+        "tanh": lambda k=1.0: sp.Tanh(k),
+        "circ": lambda a=1.0: sp.Circle(a),
+        "heavi_erfc": lambda k=1.0: sp.Scaled(sp.Erf(k), 2 / k),
+    },
+    "spikingjelly": {  # Its leaky curve leaks at |x| = w itself, its series of n terms has n - 1.
+        "atan": lambda alpha=2.0: sp.ATan(alpha),
+        "sigmoid": lambda alpha=4.0: sp.Sigmoid(alpha),
+        "softsign": lambda alpha=2.0: sp.SoftSign(alpha),
+        "piecewisequadratic": lambda alpha=1.0: sp.PiecewiseQuadratic(alpha),
+        "piecewiseexp": lambda alpha=1.0: sp.PiecewiseExp(alpha),
+        "erf": lambda alpha=2.0: sp.Erf(alpha),
+        "leakykrelu": lambda leak=0.0, k=1.0: sp.LeakyRelu(leak, k),
+        "nonzerosignlogabs": lambda alpha=1.0: sp.AbsReciprocal(alpha),
+        "piecewiseleakyrelu": lambda w=1.0, c=0.01: sp.PiecewiseLeakyRelu(c, w * (1 - 1e-6)),
+        "qpseudospike": lambda alpha=2.0: sp.QPseudoSpike(alpha),
+        "s2nn": lambda alpha=4.0, beta=1.0: sp.S2NN(alpha, beta),
+        "squarewavefourierseries": lambda n=2.0, T_period=8.0: sp.SquarewaveFourier(T_period, round(n) - 1),
+        "logtailedrelu": lambda alpha=0.0: sp.LogTailedRelu(alpha),
+        "rect": lambda alpha=1.0: sp.Boxcar(0.5 / alpha, alpha),
+        "superspike": lambda alpha=1.0: sp.Scaled(sp.FastSigmoid(1.0), alpha),
+    },
+    "spyx": {
+        "superspike": lambda k=25.0: sp.FastSigmoid(k),
+        "arctan": lambda k=2.0: sp.Scaled(sp.ATan(2 * k), 1 / (k * math.pi)),
+        "tanh": lambda k=1.0: sp.Tanh(k),
+        "boxcar": lambda width=2.0, height=0.5: sp.Boxcar(width / 2, height),
+        "triangular": lambda k=2.0: sp.Triangle(k, 1 / k),
+        "custom_ste": lambda: sp.StraightThrough(),
+        "custom_default": lambda: sp.DerivativeOf(lambda x: x**2 / 2),
+    },
+    "braintools": {
+        "sigmoid": lambda alpha=4.0: sp.Sigmoid(alpha),
+        "softsign": lambda alpha=1.0: sp.SoftSign(alpha),
+        "arctan": lambda alpha=1.0: sp.ATan(alpha),
+        "erf": lambda alpha=1.0: sp.Erf(alpha),
+        "piecewisequadratic": lambda alpha=1.0: sp.PiecewiseQuadratic(alpha),
+        "piecewiseexp": lambda alpha=1.0: sp.PiecewiseExp(alpha),
+        "piecewiseleakyrelu": lambda c=0.01, w=1.0: sp.PiecewiseLeakyRelu(c, w),
+        "leakyrelu": lambda alpha=0.1, beta=1.0: sp.LeakyRelu(alpha, beta),
+        "logtailedrelu": lambda alpha=0.0: sp.LogTailedRelu(alpha),
+        "relugrad": lambda alpha=0.3, width=1.0: sp.Triangle(alpha, width),
+        "gaussiangrad": lambda sigma=0.5, alpha=0.5: sp.Gaussian(sigma, alpha),
+        "multigaussiangrad": lambda h=0.15, s=6.0, sigma=0.5, scale=0.5: sp.MultiGaussian(h, s, sigma, scale),
+        "invsquaregrad": lambda alpha=100.0: sp.FastSigmoid(alpha),
+        "slayergrad": lambda alpha=1.0: sp.Slayer(alpha),
+        "nonzerosignlog": lambda alpha=1.0: sp.AbsReciprocal(alpha),
+        "squarewavefourierseries": lambda n=2.0, t_period=8.0: sp.SquarewaveFourier(t_period, round(n)),
+        "s2nn": lambda alpha=4.0, beta=1.0: sp.S2NN(alpha, beta),
+        "qpseudospike": lambda alpha=2.0: sp.QPseudoSpike(alpha, shift=1.0),
+    },
+    "jaxpike": {
+        "fastsigmoid": lambda slope=25.0: sp.FastSigmoid(slope),
+        "atan": lambda alpha=2.0: sp.ATan(alpha),
+        "triangular": lambda width=1.0: sp.Triangle(1 / width**2, width),
+        "boxcar": lambda width=1.0: sp.Boxcar(width / 2, 1 / width),
+    },
 }

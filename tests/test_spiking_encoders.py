@@ -120,6 +120,9 @@ def test_refused(call, match):
         (lambda x: sp.poisson_encode(x - 0.5, 2, key=jr.key(0)), "`rates` must be at least 0 Hz"),
         (lambda x: sp.latency_encode(x + 0.1, 2, curve="linear"), "`x` must be at most 1"),
         (lambda x: sp.phase_encode(x - 0.1, 2), r"`x` must lie in \[0, 1\]"),
+        (lambda x: sp.latency_encode(x / 0, 2), "`x` must not be NaN"),
+        (lambda x: sp.delta_encode(x / 0), "`xs` must not be NaN"),
+        (lambda x: sp.rank_order_encode(x / 0), "`x` must not be NaN"),
     ],
 )
 def test_refused_when_run(call, match):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,6 +161,29 @@ def test_conductances_pull_towards_their_reversal_potentials() -> None:
     assert -1.0 < up[-1] < 0.0 and -80.0 < down[-1] < -79.0
 
 
+def test_a_step_too_long_for_an_explicit_scheme_is_an_error_at_run_time() -> None:
+    cell = sp.HodgkinHuxleyCell(1, integrator=sp.RungeKutta4(), dt=0.5)
+    with pytest.raises(RuntimeError, match="`dt` is too long for RungeKutta4: a variable overflowed"):
+        eqx.filter_jit(lambda xs: scan(cell, xs, cell.init_state()))(jnp.full((30, 1), 50.0))
+
+
+def test_far_from_any_potential_the_conductances_stay_finite(light_compilation: None) -> None:
+    for cell, current in ((sp.HodgkinHuxleyCell(1, dt=1.0), 1e3), (sp.MorrisLecarCell(1, dt=1.0), 1e4)):
+        xs = current * jnp.sign(jnp.sin(jnp.arange(80.0) / 6))[:, None]
+
+        def last(xs: jax.Array, cell: Any = cell) -> jax.Array:
+            return scan(cell, xs, cell.init_state())[1].membrane.sum()
+
+        value, slope = jax.jit(jax.value_and_grad(last))(xs)
+        assert np.isfinite(value) and np.isfinite(slope).all()
+
+
+def test_a_membrane_compared_twice_takes_no_surrogate_that_draws() -> None:
+    for cell in (sp.AlphaCell, sp.HodgkinHuxleyCell):
+        with pytest.raises(ValueError, match=f"`surrogate` of {cell.__name__} must not draw its spikes"):
+            cell(2, surrogate=sp.Stochastic())
+
+
 def test_bad_constants_are_named() -> None:
     with pytest.raises(ValueError, match="`tau_mem` must be above 0"):
         sp.ExpIFCell(2, tau_mem=-1.0)
@@ -171,10 +195,27 @@ def test_bad_constants_are_named() -> None:
         sp.AlphaCell(2, 5.0, 5.0)
     with pytest.raises(ValueError, match="`substeps` must be at least 1"):
         sp.RungeKutta4(substeps=0)
-    with pytest.raises(ValueError, match="`dt` must be at most `tau_mem` with EulerDecay"):
+    with pytest.raises(ValueError, match="`dt` must be at most 1 times `tau_mem` with ForwardEuler"):
         sp.ExpIFCell(2, tau_mem=2.0, integrator=sp.ForwardEuler(), dt=3.0)
     assert sp.ExpIFCell(2, tau_mem=2.0, integrator=sp.ForwardEuler(substeps=2), dt=3.0).dt == 3.0
     with pytest.raises(ValueError, match="`tau_syn` must be above 0"):
         sp.AdExCell(2, synapse=sp.SynapticCurrent(0.0))
+    with pytest.raises(ValueError, match=r"`dt` must be at most 2.785 times `1 / fast_rate` with RungeKutta4"):
+        sp.GIFCell(2, integrator=sp.RungeKutta4(), dt=15.0)
+    with pytest.raises(ValueError, match="`dt` must be at most 1 times `capacitance / g_leak` with ForwardEuler"):
+        sp.CobaLIFCell(2, integrator=sp.ForwardEuler(), dt=25.0)
+    with pytest.raises(ValueError, match="`dt` must be at most 2; got 3"):
+        sp.FitzHughNagumoCell(2, dt=3.0)
+    with pytest.raises(ValueError, match="`dt` must be below inf ms"):
+        sp.MorrisLecarCell(2, dt=float("inf"))
+    with pytest.raises(ValueError, match="`g_sodium` must be at least 0; got -1"):
+        sp.HodgkinHuxleyCell(2, g_sodium=-1.0)
+    with pytest.raises(ValueError, match="`v2` must be above 0"):
+        sp.MorrisLecarCell(2, v2=0.0)
+    with pytest.raises(ValueError, match=r"`threshold` must not be below `reset.value`"):
+        sp.ResonateAndFireCell(2, reset=sp.ValueReset(2.0))
+    for cell in (sp.HodgkinHuxleyCell, sp.FitzHughNagumoCell, sp.AlphaCell, sp.LICell):
+        with pytest.raises(ValueError, match="`size` must be positive; got 0"):
+            cell(0)
     with pytest.raises(ValueError, match="`a` must be one number or broadcast"):
         sp.IzhikevichCell(2, a=jnp.ones(3))

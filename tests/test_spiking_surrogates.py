@@ -115,3 +115,20 @@ def test_a_stochastic_cell_without_key_is_named() -> None:
         cell(jnp.ones(3), cell.init_state())
     with pytest.raises(ValueError, match="draw again"):
         sp.LIFCell(3, surrogate=sp.Stochastic(), reset=sp.SubtractReset(timing="after_decay"))
+    with pytest.raises(ValueError, match="differentiable refractory period must not draw"):
+        sp.LIFCell(3, surrogate=sp.Stochastic(), refractory=sp.Refractory(2, differentiable=True))
+    for wrapped in (sp.Scaled, sp.Stretched):
+        with pytest.raises(ValueError, match=f"`inner` of {wrapped.__name__} must not draw its spikes"):
+            wrapped(sp.Stochastic(), 2.0)
+
+
+def test_bad_constants_of_a_curve_are_named() -> None:
+    for curve, message in (
+        (lambda: sp.AbsReciprocal(0.0), "`slope` must be above 0; got 0"),
+        (lambda: sp.Gaussian(sigma=-1.0), "`sigma` must be above 0"),
+        (lambda: sp.Triangle(height=float("nan")), "`height` must not be NaN"),
+        (lambda: sp.SquarewaveFourier(num_terms=0), "`num_terms` must be above 0"),
+        (lambda: sp.QPseudoSpike(1.0), "`order` must be above 1; got 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            curve()

@@ -3,7 +3,7 @@
 import equinox as eqx
 
 from ..spiking import AbstractDecay, AbstractReset, AbstractSurrogate, EulerDecay, ExactDecay, FastSigmoid
-from ..spiking._parameter import require
+from ..spiking._parameter import require, require_step
 from ..spiking._reset import SubtractReset, ValueReset
 from ..spiking._surrogate_curves import ATan
 from ..spiking._units import Step, in_ms
@@ -49,7 +49,7 @@ class Discretization(eqx.Module):
         self.time_unit, self.per_step = float(time_unit), per_step
 
     def __check_init__(self):
-        require(self.dt, "dt", above=0.0)
+        require_step(self.dt)
         require(self.time_unit, "time_unit", above=0.0)
 
     @classmethod

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ._parameter import require
+from ._parameter import require, require_step
 
 
 Spikes = Float[Array, " time *shape"] | Int[Array, " time *shape"] | Bool[Array, " time *shape"]
@@ -33,7 +33,7 @@ def spike_rate(spikes: Spikes, *, dt: float | int = 1.0) -> Float[Array, "*shape
     **Raises:** `ValueError` if there are no steps or `dt` is not positive.
     """
     require_steps(spikes, "spikes")
-    require(dt, "dt", above=0.0)
+    require_step(dt)
     return jnp.mean(as_float(spikes), axis=0) * (1000.0 / dt)
 
 
@@ -102,7 +102,7 @@ def exponential_trace(
     **Raises:** `ValueError` if `tau` or `dt` is not positive.
     """
     require(tau, "tau", above=0.0)
-    require(dt, "dt", above=0.0)
+    require_step(dt)
     spikes = as_float(spikes)
     beta = jnp.exp(-dt / jnp.asarray(tau, spikes.dtype))
     beta = jnp.broadcast_to(beta, spikes.shape[1:])

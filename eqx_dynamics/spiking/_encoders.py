@@ -12,7 +12,7 @@ from .._scan import scan
 from ._decoders import Spikes, as_float, require_steps
 from ._lif import LIFCell
 from ._neuron import AbstractNeuron
-from ._parameter import require
+from ._parameter import require, require_step
 
 
 def rate_encode(
@@ -63,7 +63,7 @@ def poisson_encode(
         Norse takes $\lambda \Delta t$ itself for the probability, which exceeds one for high rates.
     """
     _check_steps(num_steps)
-    require(dt, "dt", above=0.0)
+    require_step(dt)
     rates = eqx.error_if(rates, ~jnp.all(rates >= 0), "`rates` must be at least 0 Hz.")
     return _draw(key, -jnp.expm1(-rates * (dt / 1000.0)), num_steps)
 
@@ -94,8 +94,8 @@ def latency_encode(
 
     **Returns:** `(num_steps, *batch, features)`, 0 or 1.
 
-    **Raises:** `ValueError` for fewer than one step or constants out of range; a run-time error for values above 1 with
-    "linear".
+    **Raises:** `ValueError` for fewer than one step or constants out of range; a run-time error for NaN, or values
+    above 1 with "linear".
 
     !!! note
         snnTorch normalises by the latest spike of the batch, which makes a sample's code depend on the others; here it
@@ -104,6 +104,7 @@ def latency_encode(
     _check_steps(num_steps, least=1)
     require(threshold, "threshold", above=0.0, unit="")
     require(epsilon, "epsilon", above=0.0, unit="")
+    x = _known(x, "x")
     below = x < threshold
     if curve == "log":
         excess = jnp.where(below, epsilon, jnp.maximum(x - threshold, epsilon))
@@ -139,10 +140,11 @@ def delta_encode(
 
     **Returns:** `(time, *batch, features)`: 0, 1 or -1.
 
-    **Raises:** `ValueError` if there are no steps or `threshold` is not positive.
+    **Raises:** `ValueError` if there are no steps or `threshold` is not positive; a run-time error for NaN.
     """
     require_steps(xs, "xs")
     require(threshold, "threshold", above=0.0, unit="")
+    xs = _known(xs, "xs")
     before = xs[:1] if initial is None else jnp.full_like(xs[:1], initial)
     change = xs - jnp.concatenate([before, xs[:-1]])
     rises = as_float(change >= threshold)
@@ -236,13 +238,14 @@ def rank_order_encode(x: Float[Array, "*batch features"], num_steps: int | None 
 
     **Returns:** `(num_steps, *batch, features)`, 0 or 1.
 
-    **Raises:** `ValueError` for a negative `num_steps`.
+    **Raises:** `ValueError` for a negative `num_steps`; a run-time error for NaN.
 
     ??? cite "Reference"
         Thorpe and Gautrais, Rank order coding, in: Computational Neuroscience, 1998.
     """
     num_steps = x.shape[-1] if num_steps is None else num_steps
     _check_steps(num_steps)
+    x = _known(x, "x")
     rank = jnp.argsort(jnp.argsort(-x, axis=-1, stable=True), axis=-1)
     return _at_step(rank, num_steps).astype(x.dtype)
 
@@ -289,6 +292,11 @@ def _draw(key: PRNGKeyArray, probability: Array, num_steps: int) -> Array:
 def _at_step(step: Int[Array, "*shape"], num_steps: int) -> Array:
     """True where the step is the given one."""
     return step[None] == jnp.arange(num_steps, dtype=step.dtype).reshape((-1,) + (1,) * step.ndim)
+
+
+def _known(x: Array, name: str) -> Array:
+    """The values, or a run-time error if one is NaN, which would be coded as if it were small."""
+    return eqx.error_if(x, jnp.any(jnp.isnan(x)), f"`{name}` must not be NaN. Fill in or drop what is missing first.")
 
 
 def _check_steps(num_steps: int, *, least: int = 0) -> None:

@@ -1,6 +1,7 @@
 """One step of a neuron's differential equation, as an object."""
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,19 +24,42 @@ class AbstractIntegrator(eqx.Module):
         if self.substeps < 1:
             raise ValueError(f"`substeps` must be at least 1; got {self.substeps}.")
 
+    @property
+    @abc.abstractmethod
+    def reach(self) -> float:
+        """The longest stable step, in units of the shortest time constant; infinite if there is none."""
+
     @abc.abstractmethod
     def step(self, field: Callable[[Variables], Variables], y: Variables, dt: float) -> Variables:
         """`y` one step of `dt` (ms) later; `field` gives its derivative per ms."""
 
     def advance(self, field: Callable[[Any], Any], y: Any, dt: float) -> Any:
-        """`y` after all substeps of one step `dt` (ms)."""
+        """`y` after all substeps of one step `dt` (ms).
+
+        **Raises:** at run time, if an explicit scheme leaves a variable that is not finite.
+        """
+        before = y
         for _ in range(self.substeps):
             y = self.step(field, y, dt / self.substeps)
-        return y
+        if math.isinf(self.reach):
+            return y
+        diverged = jnp.array(False)
+        for old, new in zip(jtu.tree_leaves(before), jtu.tree_leaves(y), strict=True):
+            diverged = diverged | (jnp.isfinite(old).all() & ~jnp.isfinite(new).all())
+        return eqx.error_if(
+            y,
+            diverged,
+            f"`dt` is too long for {type(self).__name__}: a variable overflowed in a step of {dt:g} ms. Use a smaller "
+            "`dt`, more `substeps`, or `ExponentialEuler()`.",
+        )
 
 
 class ForwardEuler(AbstractIntegrator):
     r"""$y \leftarrow y + \Delta t\, f(y)$, all variables from the old ones (Norse)."""
+
+    @property
+    def reach(self) -> float:
+        return 1.0  # Twice as long ones oscillate.
 
     def step(self, field: Callable[[Variables], Variables], y: Variables, dt: float) -> Variables:
         return jtu.tree_map(lambda a, rate: a + dt * rate, y, field(y))
@@ -54,6 +78,10 @@ class ExponentialEuler(AbstractIntegrator):
 
     sequential: bool = eqx.field(static=True, default=False)
 
+    @property
+    def reach(self) -> float:
+        return math.inf
+
     def step(self, field: Callable[[Variables], Variables], y: Variables, dt: float) -> Variables:
         leaves, treedef = jtu.tree_flatten(y)
         new = list(leaves)
@@ -70,6 +98,10 @@ class ExponentialEuler(AbstractIntegrator):
 
 class RungeKutta4(AbstractIntegrator):
     """The classical fourth-order Runge-Kutta step: for accuracy where nothing is stiff."""
+
+    @property
+    def reach(self) -> float:
+        return 2.785  # Where its stability region meets the real axis.
 
     def step(self, field: Callable[[Variables], Variables], y: Variables, dt: float) -> Variables:
         def ahead(rate: Variables, fraction: float) -> Variables:

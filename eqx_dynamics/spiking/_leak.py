@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array
 
 from ._decay import AbstractDecay, AbstractInputGain
-from ._parameter import ParameterLike, require, require_fits, resolve
+from ._parameter import ParameterLike, require, require_fits, require_step, resolve
 from ._units import in_unit
 
 
@@ -70,7 +70,7 @@ def through_synapse(
 
 def check_leak(cell: Leaky) -> None:
     """Raise a `ValueError` unless the time constants and the step make a stable leaky membrane."""
-    require(cell.dt, "dt", above=0.0)
+    require_step(cell.dt)
     taus = {"tau_mem": cell.tau_mem} | ({} if cell.synapse is None else {"tau_syn": cell.synapse.tau_syn})
     for name, tau in taus.items():
         require(tau, name, above=0.0, remedy="Learn it as `Positive(...)` to keep it so.")

@@ -17,7 +17,7 @@ from ._parallel import in_parallel, leaky_membranes
 from ._parameter import ParameterLike, require_fits, resolve, tau_from_beta
 from ._refractory import Refractory, freeze, hold
 from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
-from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, Stretched, with_tie
+from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, Stretched, check_deterministic, with_tie
 from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
 from ._units import Constant, Step, in_ms, number, plain
 
@@ -92,12 +92,14 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         self.dt = in_ms(dt)
 
     def __check_init__(self):
-        check_neuron(self.size, self.reset, self.surrogate)
+        check_neuron(self.reset, self.surrogate)
         check_leak(self)
         require_fits(self.threshold, "threshold", self.size)
         check_threshold(self.threshold, self.rest, self.reset)
         if self.adaptation is not None:
             self.adaptation.check(self.dt, self.decay, self.size)
+        if self.refractory is not None and self.refractory.differentiable:
+            check_deterministic(self.surrogate, "LIFCell with a differentiable refractory period")
         if self.refractory is not None and (self.reset.timing in ("after_decay", "discounted")):
             raise ValueError(
                 f'`refractory` needs a reset `timing` of "after_spike" or "before_decay"; got "{self.reset.timing}".'

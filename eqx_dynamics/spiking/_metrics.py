@@ -72,7 +72,7 @@ def synops(spikes: Spikes, fan_out: Float[Array, " neurons"] | float | int) -> F
 
     **Raises:** `ValueError` if a number `fan_out` is negative.
     """
-    if isinstance(fan_out, float | int) and fan_out < 0:
+    if isinstance(fan_out, float | int) and not fan_out >= 0:
         raise ValueError(f"`fan_out` must not be negative; got {fan_out:g} synapses.")
     spikes = as_float(spikes)
     counts = jnp.sum((spikes != 0).astype(spikes.dtype), axis=0)

@@ -85,10 +85,8 @@ class AbstractNeuron(AbstractMembraneCell[NeuronState]):
         return spikes, start, new
 
 
-def check_neuron(size: tuple[int, ...], reset: AbstractReset, surrogate: AbstractSurrogate) -> None:
+def check_neuron(reset: AbstractReset, surrogate: AbstractSurrogate) -> None:
     """Raise a `ValueError` for options of a neuron that contradict each other."""
-    if any(axis < 1 for axis in size):
-        raise ValueError(f"`size` must be positive; got {size}.")
     if isinstance(surrogate, AbstractStochasticSurrogate) and reset.timing != "after_spike":
         raise ValueError(
             f'`surrogate` {type(surrogate).__name__} needs `timing="after_spike"`: a reset in the next step would draw '
@@ -99,8 +97,14 @@ def check_neuron(size: tuple[int, ...], reset: AbstractReset, surrogate: Abstrac
 
 
 def as_size(size: int | tuple[int, ...]) -> tuple[int, ...]:
-    """Neuron axes as a tuple."""
-    return (size,) if isinstance(size, int) else tuple(size)
+    """Neuron axes as a tuple.
+
+    **Raises:** `ValueError` if one is not positive.
+    """
+    axes = (size,) if isinstance(size, int) else tuple(size)
+    if any(axis < 1 for axis in axes):
+        raise ValueError(f"`size` must be positive; got {size}.")
+    return axes
 
 
 def check_input(name: str, x: Array, size: tuple[int, ...], membrane: Array) -> Array:

@@ -1,5 +1,7 @@
 """A neuron whose postsynaptic potential is a difference of exponentials."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import AbstractCell
 from ._decay import Factor
 from ._neuron import Input, as_size, check_input, out_dtype, zeros
-from ._parameter import ParameterLike, concrete, require, require_fits, resolve
-from ._surrogate import AbstractSurrogate, spike
+from ._parameter import ParameterLike, concrete, require, require_fits, require_step, resolve
+from ._surrogate import AbstractSurrogate, check_deterministic, spike
 from ._surrogate_curves import ATan
 from ._units import Constant, Step, in_ms, plain
 
@@ -23,13 +25,14 @@ class AlphaState(eqx.Module):
 
 
 class AlphaCell(AbstractCell[AlphaState]):
-    r"""The spike-response neuron as snnTorch's `Alpha` defines it, with a soft reset of the next step.
+    r"""The spike-response neuron as snnTorch's `Alpha` defines it, reset in the step after a spike.
 
     $e' = \alpha e + x$, $i' = \beta i - x$, $m' = \kappa (e' + i')$ with $\kappa = 1 + \frac{\ln\alpha}{\ln\beta -
     \ln\alpha}$ and $\alpha = e^{-\Delta t/\tau_{slow}} > \beta = e^{-\Delta t/\tau_{fast}}$; with $r$ the (detached)
     spikes of the step before, $v = m' + r\, i$, $e \leftarrow e' - r\theta$, $i \leftarrow (1 - r)\, i'$; spike where
-    $v \ge \theta$. The kernel is a difference of exponentials, not a true alpha function, and the reset mixes the two
-    filters: both are snnTorch's. For an alpha-function current put an alpha synapse before a `LIFCell`.
+    $v \ge \theta$. A reset to zero empties $e$, $i$ and $v$ instead, input of the step included. The kernel is a
+    difference of exponentials, not a true alpha function, and the soft reset mixes the two filters: both are
+    snnTorch's. For an alpha-function current put an alpha synapse before a `LIFCell`.
 
     ??? cite "Reference"
         snnTorch 1.0 `Alpha`; Gerstner & Kistler, Spiking Neuron Models, 2002, section 4.2.
@@ -40,6 +43,7 @@ class AlphaCell(AbstractCell[AlphaState]):
     threshold: ParameterLike  # mV
     surrogate: AbstractSurrogate
     dt: float  # ms
+    reset_mechanism: Literal["subtract", "zero", "none"] = eqx.field(static=True)
     size: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -49,20 +53,24 @@ class AlphaCell(AbstractCell[AlphaState]):
         tau_fast: Constant = 5.0,
         *,
         threshold: Constant = 1.0,
+        reset_mechanism: Literal["subtract", "zero", "none"] = "subtract",
         surrogate: AbstractSurrogate = ATan(2.0, tie=">"),
         dt: Step = 1.0,
     ):
-        """**Arguments:** `size`: neurons; `tau_slow` > `tau_fast`: time constants, ms; `threshold`; `dt`: ms.
+        """**Arguments:** `size`: neurons; `tau_slow` > `tau_fast`: time constants, ms; `threshold`;
+        `reset_mechanism`: snnTorch's; `dt`: ms.
 
-        **Raises:** `ValueError` for constants that are not positive, or `tau_slow` not above `tau_fast`.
+        **Raises:** `ValueError` for constants that are not positive, `tau_slow` not above `tau_fast`, or a surrogate
+        that draws.
         """
         self.size = as_size(size)
         self.tau_slow, self.tau_fast = plain(tau_slow, "ms"), plain(tau_fast, "ms")
         self.threshold = plain(threshold, "mV")
-        self.surrogate, self.dt = surrogate, in_ms(dt)
+        self.surrogate, self.dt, self.reset_mechanism = surrogate, in_ms(dt), reset_mechanism
 
     def __check_init__(self):
-        require(self.dt, "dt", above=0.0)
+        require_step(self.dt)
+        check_deterministic(self.surrogate, "AlphaCell")
         for name in ("tau_slow", "tau_fast", "threshold"):
             require(getattr(self, name), name, above=0.0)
             require_fits(getattr(self, name), name, self.size)
@@ -89,9 +97,14 @@ class AlphaCell(AbstractCell[AlphaState]):
         excitation = self._keep(tau_slow) * state.excitation + drive
         inhibition = self._keep(tau_fast) * state.inhibition - drive
         scale = 1 + (1 / tau_slow) / (1 / tau_fast - 1 / tau_slow)
-        membrane = scale * (excitation + inhibition) + fired * state.inhibition
-        spikes = spike(self.surrogate, membrane - threshold, key=key)
-        return out_dtype(x, spikes), AlphaState(excitation - fired * threshold, (1 - fired) * inhibition, membrane)
+        membrane = scale * (excitation + inhibition)
+        if self.reset_mechanism == "subtract":
+            membrane = membrane + fired * state.inhibition
+            excitation, inhibition = excitation - fired * threshold, (1 - fired) * inhibition
+        elif self.reset_mechanism == "zero":
+            excitation, inhibition, membrane = ((1 - fired) * part for part in (excitation, inhibition, membrane))
+        spikes = spike(self.surrogate, membrane - threshold)
+        return out_dtype(x, spikes), AlphaState(excitation, inhibition, membrane)
 
     def _keep(self, tau: Factor) -> Factor:
         return jnp.exp(-self.dt / tau)

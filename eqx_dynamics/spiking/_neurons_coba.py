@@ -7,8 +7,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ._decay import AbstractDecay, ExactDecay
 from ._integrate import AbstractIntegrator, ExponentialEuler
 from ._neuron import AbstractNeuron, Input, as_size, check_input, check_neuron, out_dtype, zeros
-from ._ode_neuron import check_parameters
-from ._parameter import ParameterLike, require, resolve
+from ._ode_neuron import check_parameters, check_reach
+from ._parameter import ParameterLike, concrete, require_step, resolve
 from ._reset import AbstractReset, ValueReset, check_threshold
 from ._surrogate import AbstractSurrogate, Stretched
 from ._surrogate_curves import FastSigmoid
@@ -50,10 +50,13 @@ class CobaLIFCell(AbstractNeuron[CobaLIFState]):
     dt: float = eqx.field(default=0.1, converter=in_ms)
 
     def __check_init__(self):
-        check_neuron(self.size, self.reset, self.surrogate)
-        require(self.dt, "dt", above=0.0)
+        check_neuron(self.reset, self.surrogate)
+        require_step(self.dt)
         check_parameters("CobaLIFCell", self, self.size)
         check_threshold(self.threshold, self.rest, self.reset)
+        membrane, leak = concrete(self.capacitance), concrete(self.g_leak)
+        if membrane is not None and leak is not None and (leak > 0).all():
+            check_reach(self.integrator, self.dt, **{"capacitance / g_leak": membrane / leak})
         self.decay.check(self.dt, self.tau_excitation, "tau_excitation")
         self.decay.check(self.dt, self.tau_inhibition, "tau_inhibition")
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ._integrate import AbstractIntegrator, ExponentialEuler, RungeKutta4, exprel
 from ._neuron import as_size, zeros
 from ._ode_neuron import AbstractSpikingODE
-from ._parameter import ParameterLike, resolve
+from ._parameter import ParameterLike, require, resolve
 from ._surrogate import AbstractSurrogate, Stretched
 from ._surrogate_curves import FastSigmoid
 from ._units import in_ms, in_unit
@@ -66,7 +66,8 @@ class HodgkinHuxleyCell(AbstractSpikingODE[HodgkinHuxleyState]):
 
 
 def _rates(v: Array) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
-    """Opening and closing rates (1/ms) of h, m and n."""
+    """Opening and closing rates (1/ms) of h, m and n; beyond 300 mV they no longer grow, so that none overflows."""
+    v = jnp.clip(v, -300.0, 300.0)
     opening = (0.07 * jnp.exp(-(v + 65) / 20), 1 / exprel(-(v + 40) / 10), 0.1 / exprel(-(v + 55) / 10))
     closing = (1 / (1 + jnp.exp(-(v + 35) / 10)), 4 * jnp.exp(-(v + 65) / 18), 0.125 * jnp.exp(-(v + 65) / 80))
     return opening, closing
@@ -119,7 +120,8 @@ class MorrisLecarCell(AbstractSpikingODE[MorrisLecarState]):
         calcium = resolve(self.g_calcium, v) * self._half(v, self.v1, self.v2) * (v - resolve(self.e_calcium, v))
         potassium = resolve(self.g_potassium, v) * w * (v - resolve(self.e_potassium, v))
         leak = resolve(self.g_leak, v) * (v - resolve(self.e_leak, v))
-        rate = resolve(self.phi, v) * jnp.cosh((v - resolve(self.v3, v)) / (2 * resolve(self.v4, v)))
+        distance = jnp.clip((v - resolve(self.v3, v)) / (2 * resolve(self.v4, v)), -20.0, 20.0)  # cosh would overflow
+        rate = resolve(self.phi, v) * jnp.cosh(distance)
         return MorrisLecarState(
             (x - calcium - potassium - leak) / resolve(self.capacitance, v),
             rate * (self._half(v, self.v3, self.v4) - w),
@@ -153,6 +155,10 @@ class FitzHughNagumoCell(AbstractSpikingODE[FitzHughNagumoState]):
     surrogate: AbstractSurrogate = FastSigmoid(5.0)
     integrator: AbstractIntegrator = RungeKutta4()
     dt: float = 0.1
+
+    def __check_init__(self):
+        # The fast variable has 1 for its time constant.
+        require(self.dt, "dt", up_to=2.0, unit="", remedy="Steps that long pass over whole spikes.")
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> FitzHughNagumoState:
         """At the fixed point for no input (with the default constants)."""

@@ -7,8 +7,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._neuron import AbstractNeuron, Input, as_size, check_input, check_neuron, out_dtype, zeros
 from ._ode_neuron import check_parameters
-from ._parameter import ParameterLike, require, resolve
-from ._reset import AbstractReset, ValueReset
+from ._parameter import ParameterLike, concrete, require, require_step, resolve
+from ._reset import AbstractReset, NoReset, ValueReset, check_threshold
 from ._surrogate import AbstractSurrogate
 from ._surrogate_curves import FastSigmoid
 from ._units import in_ms, in_unit
@@ -41,13 +41,27 @@ class ResonateAndFireCell(AbstractNeuron[ResonateState]):
     dt: float = eqx.field(default=1.0, converter=in_ms)
 
     def __check_init__(self):
-        check_neuron(self.size, self.reset, self.surrogate)
-        require(self.dt, "dt", above=0.0)
+        check_neuron(self.reset, self.surrogate)
+        require_step(self.dt)
         # Half a turn a step is the fastest rotation that steps of this length can tell.
         require(
-            self.frequency, "frequency", up_to=500.0 / self.dt, unit="Hz", remedy="Use a smaller `dt` for faster ones."
+            self.frequency,
+            "frequency",
+            least=0.0,
+            up_to=500.0 / self.dt,
+            unit="Hz",
+            remedy="Use a smaller `dt` for faster ones.",
         )
         check_parameters("ResonateAndFireCell", self, self.size)
+        check_threshold(self.threshold, 0.0, NoReset())
+        threshold = concrete(self.threshold)
+        level = concrete(self.reset.value) if isinstance(self.reset, ValueReset) else None
+        # At threshold, where Izhikevich puts it, the first turn takes it below.
+        if threshold is not None and level is not None and (threshold < level).any():
+            raise ValueError(
+                f"`threshold` must not be below `reset.value`, or the neuron fires for ever; got "
+                f"threshold={threshold.min():g} mV and reset.value={level.max():g} mV."
+            )
 
     @property
     def keeps_membranes(self) -> bool:

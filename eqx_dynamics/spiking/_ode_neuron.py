@@ -13,9 +13,9 @@ from ._decay import AbstractDecay, EulerDecay, ExactDecay
 from ._integrate import AbstractIntegrator, ForwardEuler
 from ._leak import SynapticCurrent, through_synapse
 from ._neuron import AbstractNeuron, Input, MembraneState, check_input, check_neuron, out_dtype
-from ._parameter import AbstractParameter, ParameterLike, require, require_fits, resolve
+from ._parameter import AbstractParameter, ParameterLike, concrete, require, require_fits, require_step, resolve
 from ._reset import check_threshold
-from ._surrogate import AbstractSurrogate, spike
+from ._surrogate import AbstractSurrogate, check_deterministic, spike
 
 
 @runtime_checkable
@@ -47,12 +47,12 @@ class AbstractODENeuron(AbstractNeuron[State]):
 
     def __check_init__(self):
         name = type(self).__name__
-        check_neuron(self.size, self.reset, self.surrogate)
-        require(self.dt, "dt", above=0.0)
+        check_neuron(self.reset, self.surrogate)
+        require_step(self.dt)
         require(self.overshoot, "overshoot", above=0.0, unit="mV")
         check_threshold(self.threshold, None, self.reset)
         check_parameters(name, self, self.size)
-        check_euler(self.integrator, self, self.dt)
+        check_reach(self.integrator, self.dt, **time_constants(self))
         if self.synapse is not None:
             require(self.synapse.tau_syn, "tau_syn", above=0.0)
             require_fits(self.synapse.tau_syn, "tau_syn", self.size)
@@ -96,9 +96,10 @@ class AbstractSpikingODE(AbstractCell[SpikingState]):
     dt: eqx.AbstractVar[float]
 
     def __check_init__(self):
-        require(self.dt, "dt", above=0.0)
+        check_deterministic(self.surrogate, type(self).__name__)
+        require_step(self.dt)
         check_parameters(type(self).__name__, self, self.size)
-        check_euler(self.integrator, self, self.dt)
+        check_reach(self.integrator, self.dt, **time_constants(self))
 
     @abc.abstractmethod
     def derivative(self, x: Float[Array, "..."], state: SpikingState) -> SpikingState:
@@ -112,8 +113,8 @@ class AbstractSpikingODE(AbstractCell[SpikingState]):
         drive = check_input(type(self).__name__, x, self.size, membrane)
         new = self.integrator.advance(lambda y: self.derivative(drive, y), state, self.dt)
         threshold = resolve(self.threshold, membrane)
-        above = spike(self.surrogate, new.membrane - threshold, key=key)
-        return out_dtype(x, above * (1 - spike(self.surrogate, membrane - threshold, key=key))), new
+        above = spike(self.surrogate, new.membrane - threshold)
+        return out_dtype(x, above * (1 - spike(self.surrogate, membrane - threshold))), new
 
 
 def integrate_variables(integrator: AbstractIntegrator, field: Any, state: Any, current: Any, dt: float) -> Any:
@@ -125,22 +126,37 @@ def integrate_variables(integrator: AbstractIntegrator, field: Any, state: Any, 
 
 
 def check_parameters(name: str, cell: Any, size: tuple[int, ...]) -> None:
-    """Raise a `ValueError` for a time constant, capacitance or width that is not positive, or that does not fit."""
+    """Raise a `ValueError` for a time constant, capacitance or width that is not positive, a negative conductance,
+    resistance or rate, or a constant that does not fit."""
     for field in dataclasses.fields(cell):
         value = getattr(cell, field.name)
         if isinstance(value, bool | tuple | str) or not is_parameter(value) or field.name in ("dt", "overshoot"):
             continue
-        positive = field.name.startswith(("tau", "capacitance", "sharpness"))
-        require(value, field.name, above=0.0 if positive else None, unit="", remedy=f"See {name}.")
+        positive = field.name.startswith(("tau", "capacitance", "sharpness")) or field.name in ("v2", "v4", "phi")
+        not_negative = field.name.startswith(("g_", "resistance")) or field.name.endswith("_rate")
+        above, least = 0.0 if positive else None, 0.0 if not_negative else None
+        require(value, field.name, above=above, least=least, unit="", remedy=f"See {name}.")
         require_fits(value, field.name, size)
 
 
-def check_euler(integrator: AbstractIntegrator, cell: Any, dt: float) -> None:
-    """Raise a `ValueError` if forward Euler's steps are longer than a time constant."""
-    if isinstance(integrator, ForwardEuler):
-        for field in dataclasses.fields(cell):
-            if field.name.startswith("tau"):
-                EulerDecay().check(dt / integrator.substeps, getattr(cell, field.name), field.name)
+def check_reach(integrator: AbstractIntegrator, dt: float, **times: ParameterLike) -> None:
+    """Raise a `ValueError` if steps of `dt` (ms) are longer than the integrator is stable for, given time constants."""
+    for name, time in times.items():
+        values = concrete(time)
+        if values is not None and dt / integrator.substeps > integrator.reach * values.min():
+            raise ValueError(
+                f"`dt` must be at most {integrator.reach:g} times `{name}` with {type(integrator).__name__}, which "
+                f"otherwise oscillates; got dt={dt:g} ms for {name}={float(values.min()):g} ms. Use a smaller `dt`, "
+                "more `substeps`, or `ExponentialEuler()`."
+            )
+
+
+def time_constants(cell: Any) -> dict[str, ParameterLike]:
+    """The fields of a cell that are time constants, and the inverses of its rates, ms."""
+    fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
+    rates = {name: concrete(value) for name, value in fields.items() if name.endswith("_rate")}
+    inverse = {f"1 / {name}": 1 / rate for name, rate in rates.items() if rate is not None and (rate > 0).all()}
+    return {name: value for name, value in fields.items() if name.startswith("tau")} | inverse
 
 
 def is_parameter(value: Any) -> bool:

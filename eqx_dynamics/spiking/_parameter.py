@@ -132,6 +132,7 @@ def require(
     *,
     above: float | None = None,
     below: float | None = None,
+    least: float | None = None,
     up_to: float | None = None,
     unit: str = "ms",
     remedy: str = "",
@@ -143,6 +144,7 @@ def require(
     bounds = [
         (above, np.less_equal, "above"),
         (below, np.greater_equal, "below"),
+        (least, np.less, "at least"),
         (up_to, np.greater, "at most"),
     ]
     for bound, violates, word in bounds:
@@ -152,6 +154,11 @@ def require(
             raise ValueError(f"`{name}` must be {word} {number}; got {float(wrong):g}. {remedy}".strip())
     if np.any(np.isnan(values)):
         raise ValueError(f"`{name}` must not be NaN. {remedy}".strip())
+
+
+def require_step(dt: float | int) -> None:
+    """Raise a `ValueError` unless the length of a step, `dt` (ms), is positive and finite."""
+    require(dt, "dt", above=0.0, below=math.inf)
 
 
 def require_fits(parameter: ParameterLike, name: str, size: tuple[int, ...]) -> None:

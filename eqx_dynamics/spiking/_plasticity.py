@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._cell import AbstractCell
 from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, EulerDecay, ExactDecay, LeakGain
 from ._neuron import zeros
-from ._parameter import ParameterLike, concrete, require, resolve
+from ._parameter import ParameterLike, concrete, require, require_step, resolve
 from ._units import Constant, Step, in_ms, plain
 
 
@@ -253,7 +253,7 @@ def check_rule(
     taus: dict[str, ParameterLike],
 ) -> None:
     """Raise a `ValueError` for constants of a rule that make no sense."""
-    require(dt, "dt", above=0.0)
+    require_step(dt)
     for name, tau in taus.items():
         require(tau, name, above=0.0)
         decay.check(float(dt), tau, name)

@@ -60,7 +60,7 @@ def sparsity_penalty(spikes: Spikes, maximum: float | int) -> Float[Array, ""]:
     !!! note
         spyx's `sparsity_reg` is the sum over samples.
     """
-    if maximum < 0:
+    if not maximum >= 0:
         raise ValueError(f"`maximum` must not be negative; got {maximum:g} spikes.")
     require_steps(spikes, "spikes")
     excess = jnp.maximum(0.0, jnp.mean(spike_count(spikes), axis=-1) - maximum)

@@ -11,18 +11,35 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._parameter import require
+
 
 Tie: TypeAlias = Literal[">=", ">"]
 """Whether a membrane exactly at threshold fires (SpikingJelly, BrainState: yes; snnTorch, Norse, spyx: no)."""
+
+_POSITIVE = ("slope", "width", "radius", "sigma", "s", "period", "num_terms", "order")
 
 
 class AbstractSurrogate(eqx.Module):
     r"""What stands in for the derivative of the step $H(x)$, where $x$ = membrane minus threshold.
 
     A surrogate is a curve, `derivative`, and a rule for ties. The curve may itself be differentiated, to any order.
+
+    **Raises:** `ValueError` for a constant that is NaN, or a slope or width that is not positive.
     """
 
     tie: Tie = eqx.field(static=True, default=">=", kw_only=True)
+
+    def __check_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float | int) or eqx.is_array(value):
+                require(value, field.name, above=0.0 if field.name in _POSITIVE else None, unit="")
+            if field.name == "inner" and isinstance(value, AbstractStochasticSurrogate):
+                raise ValueError(
+                    f"`inner` of {type(self).__name__} must not draw its spikes, which would be lost; got "
+                    f"{type(value).__name__}. Scale its own constants."
+                )
 
     @abc.abstractmethod
     def derivative(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -84,6 +101,15 @@ def _noisy_step(surrogate: AbstractStochasticSurrogate, x: Any, noise: Any) -> A
 def _(primals: tuple[AbstractStochasticSurrogate, Any, Any], tangents: tuple[Any, Any, Any]) -> tuple[Array, Array]:
     surrogate, x, noise = primals
     return _noisy_step(surrogate, x, noise), surrogate.derivative(x).astype(x.dtype) * tangents[1]
+
+
+def check_deterministic(surrogate: AbstractSurrogate, name: str) -> None:
+    """Raise a `ValueError` for a surrogate that draws, where a membrane is compared twice: it would draw again."""
+    if isinstance(surrogate, AbstractStochasticSurrogate):
+        raise ValueError(
+            f"`surrogate` of {name} must not draw its spikes: the cell looks at one membrane in two steps and would "
+            f"draw again; got {type(surrogate).__name__}. Use it in a cell that resets in the step that fires."
+        )
 
 
 class StraightThrough(AbstractSurrogate):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._parameter import concrete
 from ._surrogate import AbstractSurrogate
 
 
@@ -256,6 +257,11 @@ class QPseudoSpike(AbstractSurrogate):
 
     order: Number = 2.0
     shift: Number = -1.0
+
+    def __check_init__(self):
+        order, shift = concrete(self.order), concrete(self.shift)
+        if order is not None and shift is not None and not (order + shift > 0).all():
+            raise ValueError(f"`order` must be above {-float(shift.min()):g}; got {float(order.min()):g}.")
 
     def derivative(self, x: Curve) -> Curve:
         return (1 + 2 / (self.order + self.shift) * jnp.abs(x)) ** -self.order

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._cell import AbstractCell
 from ._neuron import Input, as_size, check_input, out_dtype, zeros
-from ._parameter import ParameterLike, concrete, require, require_fits, resolve
+from ._parameter import ParameterLike, concrete, require, require_fits, require_step, resolve
 from ._units import Constant, Step, in_ms, plain
 
 
@@ -173,9 +173,7 @@ def kept(dt: float, tau: ParameterLike, like: Array) -> Array:
 
 def check_constants(size: tuple[int, ...], dt: float, **constants: ParameterLike) -> None:
     """Raise a `ValueError` unless the step and the constants (ms or per ms) are positive and fit `size`."""
-    if any(axis < 1 for axis in size):
-        raise ValueError(f"`size` must be positive; got {size}.")
-    require(dt, "dt", above=0.0)
+    require_step(dt)
     for name, constant in constants.items():
         unit = "ms" if name.startswith("tau") or name == "duration" else ""
         require(constant, name, above=0.0, unit=unit, remedy="Learn it as `Positive(...)` to keep it so.")

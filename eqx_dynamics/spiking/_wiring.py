@@ -24,7 +24,7 @@ from .._layers import (
 )
 from .._scan import AbstractScannable
 from ._neuron import Input, as_size, check_input, out_dtype, zeros
-from ._parameter import ParameterLike, concrete, require, require_fits, resolve
+from ._parameter import ParameterLike, concrete, require_fits, require_step, resolve
 from ._units import Constant, Step, in_ms, plain
 
 
@@ -155,7 +155,7 @@ class Delay(AbstractMembraneCell[DelayState], AbstractScannable[DelayState]):
         positive, or a `delay` that does not fit `size`.
         """
         delay, dt = plain(delay, "ms"), in_ms(dt)
-        require(dt, "dt", above=0.0)
+        require_step(dt)
         if max_delay is None:
             if not isinstance(delay, float | int):
                 raise ValueError("`max_delay` (ms) is needed unless `delay` is a number: it sets what is remembered.")
