@@ -16,7 +16,8 @@ from jaxtyping import PRNGKeyArray
 import eqx_graph.nn
 import eqx_graph.nn.aggr
 import eqx_graph.nn.norm
-from eqx_graph.nn.models._resolve import as_activation
+from eqx_graph.nn.aggr._multi import plain_name
+from eqx_graph.nn.models._resolve import as_activation, as_norm
 from reference_support import Case, Entry, Key
 
 
@@ -43,7 +44,7 @@ _NO_EFFECT = {
     "num_workers": tuple(range(64)),
     "device": (None,),
     "node_dim": (0, -2),
-    "decomposed_layers": (1,),
+    "decomposed_layers": tuple(range(1, 64)),
     "inplace": (True, False),
 }
 # What torch's recurrent layers have and ours do not: such an entry is skipped by name. So are sizes that PyG reads from
@@ -63,14 +64,27 @@ def find_class(name: str) -> type:
     raise NotInPackage(name)
 
 
-def _skip_what_is_not_here(name: str, ctor: Any) -> None:
-    """Raises `NotInPackage` for a size of -1 and for arguments in `_NOT_HERE`, anywhere in a constructor."""
-    for keyword, value in ctor.items() if isinstance(ctor, dict) else enumerate(ctor):
-        lazy = str(keyword).endswith(("channels", "in_channels", "__linear__")) and -1 in np.atleast_1d(_flat(value))
-        if lazy or value in _NOT_HERE.get(str(keyword), ()):
+def _skip_what_is_not_here(name: str, ctor: Any, outer: str = "") -> None:
+    """Raises `NotInPackage` for a size of -1, a part that we lack or an argument in `_NOT_HERE`, however deep."""
+    for keyword, value in ctor.items() if isinstance(ctor, dict) else [(outer, item) for item in ctor]:
+        lazy = keyword.endswith(("channels", "__linear__")) and -1 in _flat(value)
+        unknown = isinstance(value, str) and not _is_known(keyword, value)
+        if lazy or unknown or value in _NOT_HERE.get(keyword, ()):
             raise NotInPackage(f"{name}({keyword}={value})")
         if isinstance(value, dict | list):
-            _skip_what_is_not_here(name, value)
+            _skip_what_is_not_here(name, value, keyword)
+
+
+def _is_known(keyword: str, name: str) -> bool:
+    """Whether we have the aggregation, norm or activation of this name."""
+    if keyword in ("aggr", "aggrs"):
+        ours = {c.lower() for c in vars(eqx_graph.nn.aggr)} | {"add"}
+        return plain_name(name).removesuffix("aggregation") in ours
+    try:
+        _ = as_norm(name, 1) if keyword == "norm" else as_activation(name) if keyword == "act" else None
+    except ValueError:
+        return False
+    return True
 
 
 def _flat(value: Any) -> list[int]:
@@ -196,7 +210,7 @@ _NORMS = {name.lower(): getattr(eqx_graph.nn.norm, name) for name in dir(eqx_gra
 
 
 def _make_norm(name: str, arguments: dict[str, Any], features: int) -> eqx.Module:
-    cls = _NORMS[name.lower().replace("_", "")]
+    cls = _NORMS[plain_name(name).removesuffix("norm") + "norm"]
     return cls(float(features) if cls is eqx_graph.nn.norm.PairNorm else features, **arguments)
 
 

@@ -23,6 +23,11 @@ _BY_NAME: dict[str, type[AbstractAggregation]] = {
 }
 
 
+def plain_name(name: str) -> str:
+    """`"layernorm"` for `"LayerNorm"`, `"layer_norm"`, `"Layer Norm"`, ...: PyG's names in any spelling."""
+    return name.lower().translate(str.maketrans("", "", "-_ "))
+
+
 def as_aggregation(
     aggr: AggregationLike, in_features: int | None = None, *, key: PRNGKeyArray | None = None
 ) -> AbstractAggregation:
@@ -41,7 +46,7 @@ def as_aggregation(
         return aggr
     if not isinstance(aggr, str):
         return Multi(aggr, in_features=in_features, key=key)
-    name = aggr.lower().replace("_", "").removesuffix("aggregation")
+    name = plain_name(aggr).removesuffix("aggregation")
     if name == "lstm":
         if in_features is None or key is None:
             raise ValueError("`aggr='lstm'` needs sizes and a key here; pass `aggr.LSTM(in_features, ..., key=key)`.")

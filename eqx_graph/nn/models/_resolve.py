@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..aggr._multi import plain_name
 from ..norm import BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm
 
 
@@ -38,11 +39,11 @@ _ACTIVATIONS: dict[str, Activation] = {
     "tanhshrink": lambda x: x - jnp.tanh(x),
 }
 _NORMS: dict[str, Callable[[int], Norm]] = {
-    "batchnorm": BatchNorm,
-    "graphnorm": GraphNorm,
-    "instancenorm": InstanceNorm,
-    "layernorm": LayerNorm,
-    "pairnorm": lambda features: PairNorm(scale=float(features)),
+    "batch": BatchNorm,
+    "graph": GraphNorm,
+    "instance": InstanceNorm,
+    "layer": LayerNorm,
+    "pair": lambda features: PairNorm(scale=float(features)),
 }
 
 
@@ -55,7 +56,7 @@ def as_activation(act: str | Activation | None) -> Activation | None:
     """
     if not isinstance(act, str):
         return act
-    name = act.lower().replace("_", "")
+    name = plain_name(act)
     if name == "prelu":
         return eqx.nn.PReLU()
     if name not in _ACTIVATIONS:
@@ -74,9 +75,10 @@ def as_norm(norm: str | Callable[[int], Norm] | None, features: int) -> Norm:
         return eqx.nn.Identity()
     if not isinstance(norm, str):
         return norm(features)
-    name = norm.lower().replace("_", "")
+    name = plain_name(norm).removesuffix("norm")
     if name not in _NORMS:
-        raise ValueError(f"`norm` must be a function of the features, None or one of {sorted(_NORMS)}; got {norm!r}.")
+        names = [f"{name}_norm" for name in sorted(_NORMS)]
+        raise ValueError(f"`norm` must be a function of the features, None or one of {names}; got {norm!r}.")
     return _NORMS[name](features)
 
 
