@@ -3,6 +3,7 @@
     python benchmarks/spiking.py --shape wide        # 700-128-128-20, batch 128, T = 100
     python benchmarks/spiking.py --shape long        # 100-128-128-10, batch 16, T = 500
     python benchmarks/spiking.py --shape recurrent   # 100-128 ALIF with feedback-10, batch 16, T = 1000
+    python benchmarks/spiking.py --shape convolution # twice 8 channels of 14 x 14, batch 16, T = 32, and in chunks
     python benchmarks/spiking.py --shape memory      # temporary memory against T, compiled and not run
 
 All samples of one sitting are taken in turns, each between two runs of a fixed matrix product; a sample counts only if
@@ -12,6 +13,7 @@ $1 / (1 + 25 |v - 1|)^2$, leaky readout, cross-entropy of its mean over time.
 """
 
 import argparse
+import functools as ft
 import json
 import os
 import time
@@ -29,7 +31,7 @@ import numpy as np
 import eqx_dynamics.spiking as sp
 from _spiking_peers import PEERS
 from _spiking_problem import BETA, SHAPES, SLOPE, Problem, Shape, Variant, compiled, cross_entropy, make_problem
-from eqx_dynamics import AbstractCell, Sequential, Summed, scan
+from eqx_dynamics import AbstractCell, PerSample, Sequential, Summed, scan
 
 
 def linear(weight: np.ndarray) -> eqx.nn.Linear:
@@ -52,7 +54,11 @@ def network(problem: Problem, *, recurrent: bool = False) -> Sequential:
 
 def ours(problem: Problem, *, recurrent: bool = False, summed: bool = False, **how: Any) -> Variant:
     """`scan` over a `Sequential`, whose readout is stacked or summed over time; `how` is passed to `scan`."""
-    net, static = eqx.partition(network(problem, recurrent=recurrent), eqx.is_inexact_array)
+    return training_step(network(problem, recurrent=recurrent), problem, summed=summed, **how)
+
+
+def training_step(net: Any, problem: Problem, *, summed: bool = False, **how: Any) -> Variant:
+    net, static = eqx.partition(net, eqx.is_inexact_array)
 
     def loss(net: Any, x: jax.Array) -> jax.Array:
         model = eqx.combine(net, static)
@@ -63,6 +69,17 @@ def ours(problem: Problem, *, recurrent: bool = False, summed: bool = False, **h
         return cross_entropy(membranes.mean(0), problem.y)
 
     return compiled(loss, net, jnp.asarray(problem.x))
+
+
+def convolution(**how: Any) -> Variant:
+    """Two convolutions of spikes and a linear readout."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    lif, convolve = sp.LIFCell((8, 14, 14)), ft.partial(eqx.nn.Conv2d, kernel_size=3, padding=1)
+    layers = [convolve(1, 8, key=keys[0]), lif, convolve(8, 8, key=keys[1]), lif, PerSample(jnp.ravel, 3)]
+    net = Sequential([*layers, eqx.nn.Linear(8 * 14 * 14, 10, key=keys[2]), sp.LICell(10)])
+    rng = np.random.RandomState(0)
+    x = (rng.rand(32, 16, 1, 14, 14) < 0.2).astype(np.float32)
+    return training_step(net, Problem(Shape(32, 16, 196, 1568, 10), x, (), rng.randint(0, 10, 16)), **how)
 
 
 def obvious(problem: Problem) -> Variant:
@@ -171,13 +188,18 @@ def measure(variants: dict[str, Variant], reps: int, budget: float) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=(*SHAPES, "memory"), default="wide")
+    parser.add_argument("--shape", choices=(*SHAPES, "convolution", "memory"), default="wide")
     parser.add_argument("--reps", type=int, default=8)
     parser.add_argument("--budget", type=float, default=420.0, help="seconds of measuring at most")
     parser.add_argument("--only", default="", help="variants whose name contains one of these, separated by |")
     args = parser.parse_args()
     if args.shape == "memory":
         return print_memory()
+    if args.shape == "convolution":
+        pieces = {"ours": convolution(), "in chunks of 8": convolution(chunk=8)}
+        for name, row in measure(pieces, args.reps, args.budget).items():
+            print(json.dumps({"name": name, "shape": args.shape, **row}))
+        return None
     recurrent = args.shape == "recurrent"
     problem = make_problem(SHAPES[args.shape], recurrent=recurrent)
     makers: dict[str, Callable[[], Variant]] = {"ours": lambda: ours(problem, recurrent=recurrent)}

@@ -145,18 +145,19 @@ def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
 
 
 @jax.custom_jvp
-def _with_tangent(x: Any, tangent: Any) -> Any:
+def with_tangent(x: Any, tangent: Any) -> Any:
+    """`x`, with the derivatives of `tangent`."""
     return x
 
 
-@_with_tangent.defjvp
+@with_tangent.defjvp
 def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
     return primals[0], tangents[1]
 
 
 def _take(start: Array, size: int, whole: Array, tangent: Array) -> Array:
     part = jax.lax.dynamic_slice_in_dim(whole, start, size)
-    return _with_tangent(part, tangent) if eqx.is_inexact_array(whole) else part
+    return with_tangent(part, tangent) if eqx.is_inexact_array(whole) else part
 
 
 def _cut(x: Array, start: int, count: int, size: int) -> Array:

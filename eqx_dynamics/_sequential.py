@@ -6,9 +6,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key, PRNGKeyArray
 
-from ._chunks import AbstractMembraneCell, in_chunks, near_divisor
+from ._apply import apply_stateless
+from ._chunks import AbstractMembraneCell, in_chunks, near_divisor, with_tangent
 from ._layers import Layer, check_states, init_layers, keep_membranes, scan_layer, split_keys, step_keys, step_layer
 from ._scan import AbstractScannable
 
@@ -71,11 +73,12 @@ class Sequential(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[
             return run(xs, state, keys)
         arrays, static = eqx.partition(state, eqx.is_array)
 
-        def run_chunk(carry: Any, part: tuple[Array, Any]) -> tuple[Any, Array]:
-            ys, new = run(part[0], eqx.combine(carry, static), part[1])
+        def run_chunk(carry: Any, part: tuple[Array, Any, Array | None]) -> tuple[Any, Array]:
+            ys, new = run(part[0], eqx.combine(carry, static), part[1], ahead=part[2])
             return eqx.filter(new, eqx.is_array), ys
 
-        ys, arrays = in_chunks(run_chunk, (xs, keys), arrays, chunk, reverse=reverse)
+        inputs = (xs, keys, self._product_ahead(xs))
+        ys, arrays = in_chunks(run_chunk, inputs, arrays, chunk, reverse=reverse)
         return ys, eqx.combine(arrays, static)
 
     @property
@@ -84,13 +87,33 @@ class Sequential(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[
         return keep_membranes(self.layers)
 
     def _layer_by_layer(
-        self, xs: Array, state: tuple[Any, ...], keys: list[Key[Array, " time"] | None], *, unroll: int, reverse: bool
+        self,
+        xs: Array,
+        state: tuple[Any, ...],
+        keys: list[Key[Array, " time"] | None],
+        *,
+        unroll: int,
+        reverse: bool,
+        ahead: Array | None = None,
     ) -> tuple[Array, tuple[Any, ...]]:
+        """All layers over all of `xs`; `ahead` is what the first puts out, if known: it then only adds derivatives."""
         new_state = []
         for layer, layer_state, k in zip(self.layers, state, keys, strict=True):
             xs, layer_state = scan_layer(layer, xs, layer_state, k, unroll=unroll, reverse=reverse)
+            if ahead is not None:
+                xs, ahead = with_tangent(ahead, xs), None
             new_state.append(layer_state)
         return xs, tuple(new_state)
+
+    def _product_ahead(self, xs: Array) -> Array | None:
+        """What a first Linear layer puts out at all steps, if it is small: forward no chunk then copies its inputs."""
+        first = self.layers[0]
+        if not isinstance(first, eqx.nn.Linear) or not jnp.issubdtype(xs.dtype, jnp.floating):
+            return None
+        outputs, inputs = first.weight.shape
+        if outputs >= inputs or xs.size // inputs * outputs > _AHEAD_ELEMENTS:
+            return None
+        return jax.lax.stop_gradient(apply_stateless(first, xs, None))
 
 
 def _convolves(layers: tuple[Layer, ...]) -> bool:
@@ -109,3 +132,5 @@ def _chunk(num_steps: int, state: Any) -> int | None:
 
 
 _CHUNK_ELEMENTS = 330_000
+_AHEAD_ELEMENTS = 2_000_000
+"""Of a product ahead of the chunks, at most: 8 MB, which stay in a large cache and add little to the memory."""

@@ -127,15 +127,17 @@ def test_chunks_checkpoints_and_sums_are_the_step_loop(monkeypatch: pytest.Monke
         assert not _mismatches(got, want)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_cache_sized_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, reverse: bool) -> None:
+@pytest.mark.parametrize("reverse, channels", [(False, 6), (True, 12)])
+def test_cache_sized_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, reverse: bool, channels: int) -> None:
     """The CPU's way, chunks that long sequences run in by themselves (here 8 steps of 17), and the accelerators'.
 
-    That is no chunks, and loops unrolled by 8.
+    That is no chunks, and loops unrolled by 8. A first product that makes its input smaller is ahead of the chunks.
     """
-    net = Sequential([eqx.nn.Linear(6, 8, key=KEYS[0]), _lif(8), eqx.nn.Dropout(0.3), eqx.nn.Linear(8, 3, key=KEYS[1])])
+    net = Sequential(
+        [eqx.nn.Linear(channels, 8, key=KEYS[0]), _lif(8), eqx.nn.Dropout(0.3), eqx.nn.Linear(8, 3, key=KEYS[1])]
+    )
     net = Sequential([*net.layers, sp.LICell(3, sp.Positive(5.0))])
-    xs = jr.normal(KEYS[2], (17, BATCH, 6)) * 3
+    xs = jr.normal(KEYS[2], (17, BATCH, channels)) * 3
 
     def outcome(unroll: int) -> tuple[Any, str]:
         def run(net: Sequential, xs: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
@@ -170,6 +172,8 @@ def test_convolutions_and_products_over_all_steps(monkeypatch: pytest.MonkeyPatc
     assert loops(_conv(), jnp.ones((17, BATCH, 1, 6, 6)), "conv_general_dilated") == [False] * 2  # Output and weight.
     dense = Sequential([eqx.nn.Linear(6, 8, key=KEYS[0]), _lif(8)])
     assert set(loops(dense, jnp.ones((17, BATCH, 6)), "dot_general")) == {True}  # Chunks of steps in the cache.
+    fewer = Sequential([eqx.nn.Linear(12, 8, key=KEYS[0]), _lif(8)])
+    assert sorted(set(loops(fewer, jnp.ones((17, BATCH, 12)), "dot_general"))) == [False, True]  # Forward, backward.
     assert loops(dense, jnp.ones((15, BATCH, 6)), "dot_general") == [False] * 2
 
 
