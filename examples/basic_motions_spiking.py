@@ -12,11 +12,10 @@ Reference: Bellec, Salaj, Subramoney, Legenstein and Maass, NeurIPS 2018 (recurr
 import pathlib
 from dataclasses import dataclass
 
-import jax.random as jr
 import tyro
 
 from eqx_dynamics.datasets import basic_motions
-from japanese_vowels import compare, make_alif, make_gru, plot
+from japanese_vowels import study
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, float]:
-    config.output.mkdir(parents=True, exist_ok=True)
-    raw = basic_motions()
-    parts = raw[0].standardize(), raw[1].standardize(like=raw[0])
-    dt = 1000 * raw[0].time_step
-    alif_key, gru_key, train_key = jr.split(jr.key(config.seed), 3)
-    taus = {"tau_mem": config.tau_mem, "tau_adapt": config.tau_adapt}
-    models = {
-        "ALIF": make_alif(6, config.hidden, 4, **taus, dt=dt, key=alif_key),
-        "GRU": make_gru(6, config.hidden, 4, key=gru_key),
-    }
-    trained, accuracy, predicted = compare(models, parts, config, train_key)
-    plot(config.output / "basic_motions.png", trained["ALIF"], parts[1], predicted, dt)
+    accuracy = study(config, basic_motions(), "basic_motions.png")
     assert accuracy["ALIF"] >= 0.92, f"the spiking network should tell the motions apart; got {accuracy}"
     return {f"{name} test accuracy": value for name, value in accuracy.items()}
 

@@ -113,6 +113,17 @@ def test_explosions_and_nested_paths() -> None:
     assert snn.diagnose(snn.LIFCell(40), XS).layers[0].path == "LIFCell"
 
 
+def test_neurons_of_every_kind_are_reported_and_calibrated_wherever_they_stand() -> None:
+    silent = snn.AlphaCell(40, threshold=1e3), snn.HodgkinHuxleyCell(40), snn.LIFCell(40, threshold=1e3)
+    network = dyn.Sequential([snn.Residual(silent[2]), snn.Parallel([silent[0], silent[1]])])
+    problems = _diagnosed(network).problems()
+    assert set(problems) == {"layers[0].cell", "layers[1].branches[0]", "layers[1].branches[1]"}
+    assert all(problem.startswith("silent: 100%") for problem in problems.values())
+    dense = eqx.nn.Linear(40, 40, key=KEYS[9])
+    calibrated = eqx.filter_jit(snn.calibrate)(dyn.Sequential([dense, snn.AlphaCell(40)]), XS, 0.1)
+    np.testing.assert_allclose(_rates(_diagnosed(calibrated)), 0.1, atol=0.01)
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="`input_rate` must be above 0"):
         snn.fluctuation_std(snn.LIFCell(3), 4, 0.0)

@@ -88,7 +88,7 @@ from ._losses import (
 
 # Regularisers and metrics
 from ._metrics import interval_cv as interval_cv, synchrony as synchrony, synops as synops
-from ._neuron import AbstractNeuron as AbstractNeuron
+from ._neuron import AbstractNeuron as AbstractNeuron, AbstractSpikingCell as AbstractSpikingCell
 from ._neurons_alpha import AlphaCell as AlphaCell, AlphaState as AlphaState
 from ._neurons_coba import CobaLIFCell as CobaLIFCell, CobaLIFState as CobaLIFState
 from ._neurons_conductance import (

@@ -13,7 +13,7 @@ from .._scan import scan
 from .._sequential import Sequential
 from ._connections import Dale, Masked, value_of
 from ._initialize import driver
-from ._neuron import AbstractNeuron
+from ._neuron import AbstractSpikingCell
 from ._parameter import Frozen, ParameterLike, require
 from ._recurrent import Recurrent
 
@@ -52,7 +52,7 @@ def calibrate(
     require(target_rate, "target_rate", above=0.0, below=1.0, unit="")
     layers, start = list(network.layers), 0
     for i, layer in enumerate(network.layers):
-        if not isinstance(layer.cell if isinstance(layer, Recurrent) else layer, AbstractNeuron):
+        if not isinstance(layer.cell if isinstance(layer, Recurrent) else layer, AbstractSpikingCell):
             continue
         before = driver(layers[:i], start)
         if before is None:

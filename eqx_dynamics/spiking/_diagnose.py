@@ -10,9 +10,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from .._cell import AbstractCell
 from .._layers import scan_layer, step_keys
 from .._sequential import Sequential
-from ._neuron import AbstractNeuron
+from ._neuron import AbstractSpikingCell
 from ._parameter import require
 from ._recurrent import Recurrent
+from ._wiring import Parallel, Residual
 
 
 class LayerReport(eqx.Module):
@@ -67,7 +68,7 @@ def diagnose(
 
     **Arguments:**
 
-    - `network`: a `Sequential`, also nested, or a single cell.
+    - `network`: a `Sequential`, `Residual` or `Parallel`, also nested, or a single cell.
     - `xs`: inputs `(time, batch, ...)`.
     - `explosion`: absolute value of an output, in its unit, that is called exploding.
     - `key`: for layers that draw.
@@ -90,6 +91,16 @@ def _reports(cell: Any, xs: Array, path: str, key: Any) -> tuple[list[LayerRepor
             inner, xs = _reports(layer, xs, f"{path}.layers[{i}]".lstrip("."), k)
             reports += inner
         return reports, xs
+    if isinstance(cell, Residual):
+        reports, ys = _reports(cell.cell, xs, f"{path}.cell".lstrip("."), key)
+        return reports, ys + xs.astype(ys.dtype)
+    if isinstance(cell, Parallel):
+        keys = step_keys(key, xs.shape[0], len(cell.branches))
+        done = [
+            _reports(branch, xs, f"{path}.branches[{i}]".lstrip("."), k)
+            for i, (branch, k) in enumerate(zip(cell.branches, keys, strict=True))
+        ]
+        return [report for reports, _ in done for report in reports], cell.merge([ys for _, ys in done])
     if key is not None and key.ndim == 0:
         (key,) = step_keys(key, xs.shape[0], 1)
     state = cell.init_state(xs.shape[1:2]) if isinstance(cell, AbstractCell) else None
@@ -102,7 +113,7 @@ def _report(layer: Any, path: str, ys: Array) -> LayerReport:
     name = f"Recurrent({type(neurons).__name__})" if isinstance(layer, Recurrent) else type(layer).__name__
     values = ys.astype(float)
     rate = silent = saturated = jnp.full((), jnp.nan)
-    if isinstance(neurons, AbstractNeuron):
+    if isinstance(neurons, AbstractSpikingCell):
         per_neuron = jnp.mean(values, axis=(0, 1))  # Over time and batch.
         rate, silent = jnp.mean(per_neuron), jnp.mean((per_neuron == 0).astype(float))
         saturated = jnp.mean((per_neuron > 0.5).astype(float))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._sequential import Sequential
 from ._connections import DenseConnection
 from ._lif import LIFCell
-from ._neuron import AbstractNeuron
+from ._neuron import AbstractSpikingCell
 from ._parameter import require, resolve
 from ._recurrent import Recurrent
 from ._sparse import SparseConnection
@@ -151,7 +151,7 @@ LINEAR = (eqx.nn.Linear, eqx.nn.Conv, eqx.nn.LayerNorm, eqx.nn.RMSNorm, DenseCon
 def driver(layers: list[Any], start: int = 0) -> int | None:
     """The last layer with weights, if no spiking layer stands behind it."""
     for i in range(len(layers) - 1, start - 1, -1):
-        if isinstance(layers[i], AbstractNeuron | Recurrent):
+        if isinstance(layers[i], AbstractSpikingCell | Recurrent):
             return None
         if isinstance(layers[i], LINEAR) and layers[i].weight is not None:
             return i

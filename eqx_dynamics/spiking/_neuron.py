@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from .._cell import AbstractCell
 from .._chunks import MEMBRANE, AbstractMembraneCell
 from ._reset import AbstractReset
 from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, spike
@@ -29,7 +30,11 @@ class MembraneState(Protocol):
 NeuronState = TypeVar("NeuronState", bound=MembraneState)
 
 
-class AbstractNeuron(AbstractMembraneCell[NeuronState]):
+class AbstractSpikingCell(AbstractCell[NeuronState]):
+    """A cell that puts out spikes, 0. or 1.: known as such by `diagnose` and `calibrate`."""
+
+
+class AbstractNeuron(AbstractMembraneCell[NeuronState], AbstractSpikingCell[NeuronState]):
     """A cell that puts out spikes: integration, threshold and reset are the subclass's, their order is the reset's.
 
     Leading axes of the input are batches. States are float32 (float64 with x64 enabled) whatever the input; spikes come

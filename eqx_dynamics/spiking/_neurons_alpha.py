@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import AbstractCell
 from ._decay import Factor
-from ._neuron import Input, as_size, check_input, out_dtype, zeros
+from ._neuron import AbstractSpikingCell, Input, as_size, check_input, out_dtype, zeros
 from ._parameter import ParameterLike, concrete, require, require_fits, require_step, resolve
 from ._surrogate import AbstractSurrogate, check_deterministic, spike
 from ._surrogate_curves import ATan
@@ -24,7 +23,7 @@ class AlphaState(eqx.Module):
     membrane: Float[Array, "..."]
 
 
-class AlphaCell(AbstractCell[AlphaState]):
+class AlphaCell(AbstractSpikingCell[AlphaState]):
     r"""The spike-response neuron as snnTorch's `Alpha` defines it, reset in the step after a spike.
 
     $e' = \alpha e + x$, $i' = \beta i - x$, $m' = \kappa (e' + i')$ with $\kappa = 1 + \frac{\ln\alpha}{\ln\beta -

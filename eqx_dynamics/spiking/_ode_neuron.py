@@ -8,11 +8,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._cell import AbstractCell
 from ._decay import AbstractDecay, EulerDecay, ExactDecay
 from ._integrate import AbstractIntegrator, ForwardEuler
 from ._leak import SynapticCurrent, through_synapse
-from ._neuron import AbstractNeuron, Input, MembraneState, check_input, check_neuron, out_dtype
+from ._neuron import AbstractNeuron, AbstractSpikingCell, Input, MembraneState, check_input, check_neuron, out_dtype
 from ._parameter import AbstractParameter, ParameterLike, concrete, require, require_fits, require_step, resolve
 from ._reset import check_threshold
 from ._surrogate import AbstractSurrogate, check_deterministic, spike
@@ -83,7 +82,7 @@ class AbstractODENeuron(AbstractNeuron[State]):
         return out_dtype(x, spikes), new
 
 
-class AbstractSpikingODE(AbstractCell[SpikingState]):
+class AbstractSpikingODE(AbstractSpikingCell[SpikingState]):
     """A neuron whose equations make the action potential: a spike is put out where the membrane rises past `threshold`.
 
     $s = H(v' - \\theta)\\,(1 - H(v - \\theta))$, both differentiated by the surrogate; nothing is reset.
