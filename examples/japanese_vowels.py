@@ -144,23 +144,26 @@ def plot(path: pathlib.Path, net: Sequential, test: Recording, predicted: dict[s
         counts = np.zeros((len(test.label_names),) * 2, int)
         np.add.at(counts, (test.labels, guesses), 1)
         figure.colorbar(axis.imshow(counts, cmap="Blues"), ax=axis, label="trials")
-        axis.set(xlabel="class named", ylabel="class", title=f"{name}: {(guesses == test.labels).mean():.3f} right")
+        title, ticks = f"{name}: {(guesses == test.labels).mean():.3f} right", range(len(test.label_names))
+        axis.set(xlabel="class named", ylabel="class", title=title, xticks=ticks, yticks=ticks)
+        axis.set_xticklabels(test.label_names, rotation=20)
+        axis.set_yticklabels(test.label_names)
     plot_raster(spikes, dt=dt, ax=axes[1, 0])
     axes[1, 0].set_title(f"what trial {trial} sets off", loc="left")
-    busiest = np.argsort(-np.asarray(spikes.sum(0)))[:3]
+    chosen = np.argsort(np.abs(np.asarray(spikes.mean(0)) - 0.3))[:3]  # neither silent nor always firing
     layer = net.layers[1]
     assert isinstance(layer, Recurrent) and isinstance(layer.cell, LIFCell)
-    threshold = jnp.asarray(layer.cell.threshold_of(neurons))[:, busiest]
-    labels = tuple(f"neuron {i}" for i in busiest)
+    threshold = jnp.asarray(layer.cell.threshold_of(neurons))[:, chosen]
+    labels = tuple(f"neuron {i}" for i in chosen)
     plot_membrane(
-        neurons.membrane[:, busiest],
-        spikes=spikes[:, busiest],
+        neurons.membrane[:, chosen],
+        spikes=spikes[:, chosen],
         threshold=threshold,
         dt=dt,
         labels=labels,
         ax=axes[1, 1],
     )
-    axes[1, 1].set_title("the busiest neurons, their adapting thresholds dashed")
+    axes[1, 1].set_title("three neurons, their adapting thresholds dashed")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
