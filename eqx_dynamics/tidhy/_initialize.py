@@ -8,7 +8,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ._clusterwise import fit_affine, flatten, harden, soften
 from ._decoders import LinearDecoder
+from ._hypernetwork import Hypernetwork
 from ._likelihoods import Gaussian
 from ._model import TiDHy
 from ._transitions import FullRankTransition
@@ -22,6 +24,9 @@ def initialize(
     ridge: float = 1.0,
     num_rounds: int = 0,
     num_restarts: int = 20,
+    persistence: float = 0.0,
+    num_lags: int = 1,
+    context_gain: float = 0.0,
     key: PRNGKeyArray,
 ) -> TiDHy:
     r"""The same model, started near the data instead of at random.
@@ -34,7 +39,10 @@ def initialize(
 
     With `num_rounds` the segments' fits are refined first: every time step goes to the component that predicts it best,
     every component is fitted to its time steps, and so on (clusterwise linear regression, Späth, Computing 22, 1979);
-    the best of several restarts is kept. Training then uses all components where it would settle on one or two.
+    the best of several restarts is kept. Training then uses all components where it would settle on one or two. Where
+    one step does not tell two components apart, `persistence` lets neighbouring steps decide together (Hamilton,
+    Econometrica 57, 1989). With `num_lags` the latents also hold the time steps before, which the decoder does not
+    show: what those tell of a state that one time step does not determine is there from the start.
 
     **Arguments:**
 
@@ -43,6 +51,12 @@ def initialize(
     - `ridge`: weight of the global fit, in time steps of evidence.
     - `num_rounds`: of assigning time steps and refitting, about 30 where regimes differ by more than the noise.
     - `num_restarts`: from other segments; only with rounds.
+    - `persistence`: probability that a time step has the component of the step before, about one minus the inverse
+      of the time that a regime lasts; zero judges every step alone. Only with rounds.
+    - `num_lags`: the first `latent_size / num_lags` latents are principal coordinates, the next ones those of the time
+      step before, and so on. Meant for training with gradients through time (`Unrolled`).
+    - `context_gain`: if positive, the last layer of the hypernetwork is fitted so that the pre-activation of weight $m$
+      is about `context_gain` $\tanh(h_m)$ for contexts of unit size; else it is left as it is.
 
     **Raises:** `ValueError` unless the decoder is linear, the likelihood Gaussian, the transition full-rank, the
     recordings are longer than a segment and no channel is constant.
@@ -59,92 +73,94 @@ def initialize(
         raise ValueError(
             f"`num_rounds` must not be negative and `num_restarts` at least 1; got {num_rounds} and {num_restarts}."
         )
-    if time <= segment_length:
+    if not 0 <= persistence < 1:
+        raise ValueError(f"`persistence` must lie in [0, 1); got {persistence}.")
+    if num_lags < 1 or model.latent_size % num_lags:
+        raise ValueError(f"`num_lags` must divide the {model.latent_size} latents; got {num_lags}.")
+    num_axes, num_steps = model.latent_size // num_lags, time - num_lags
+    if num_steps < segment_length:
         raise ValueError(f"`segment_length` must be less than the {time} time steps; got {segment_length}.")
-    if num_channels < model.latent_size:
+    if num_channels < num_axes:
         raise ValueError(
-            f"`model` has {model.latent_size} latents, more than the {num_channels} channels that would determine them."
+            f"`model` has {num_axes} latents per lag, more than the {num_channels} channels that would determine them."
         )
     if not isinstance(observations, Tracer):
         check_channels(observations)
-    flat = jnp.reshape(observations, (-1, num_channels))
+    flat = flatten(observations)
     center = jnp.mean(flat, axis=0)
     _, singular, axes = jnp.linalg.svd(flat - center[None], full_matrices=False)
-    axes = axes[: model.latent_size]
+    axes = axes[:num_axes]
     # One scale for all axes: those that hold only noise then stay small.
-    scale = jnp.sqrt(jnp.mean(singular[: model.latent_size] ** 2) / flat.shape[0])
+    scale = jnp.sqrt(jnp.mean(singular[:num_axes] ** 2) / flat.shape[0])
     latents = (observations - center[None, None]) @ (axes / scale).T
 
-    ones = jnp.ones((*latents.shape[:2], 1), latents.dtype)
-    inputs, targets = jnp.concatenate([latents, ones], axis=-1)[:, :-1], latents[:, 1:]
-    if transition.offsets is None:
-        inputs = inputs[..., :-1]
-    width = inputs.shape[-1]
-    everything = _fit(jnp.reshape(inputs, (-1, width)), jnp.reshape(targets, (-1, model.latent_size)), 0.0, 1e-3)
+    # The time step before a target first, then those before it, then a constant.
+    before = [latents[:, num_lags - 1 - lag : time - 1 - lag] for lag in range(num_lags)]
+    if transition.offsets is not None:
+        before.append(jnp.ones((num_sequences, num_steps, 1), latents.dtype))
+    inputs, targets = jnp.concatenate(before, axis=-1), latents[:, num_lags:]
+    everything = fit_affine(flatten(inputs), flatten(targets), 0.0, 1e-3)
 
     def segment(sequence: Int[Array, ""], start: Int[Array, ""]) -> Float[Array, "inputs outputs"]:
         corner = (sequence, start, 0)
-        part = jax.lax.dynamic_slice(inputs, corner, (1, segment_length, width))[0]
-        after = jax.lax.dynamic_slice(targets, corner, (1, segment_length, model.latent_size))[0]
-        return _fit(part, after, everything, ridge)
-
-    steps = jnp.reshape(inputs, (-1, width)), jnp.reshape(targets, (-1, model.latent_size))
+        part = jax.lax.dynamic_slice(inputs, corner, (1, segment_length, inputs.shape[-1]))[0]
+        after = jax.lax.dynamic_slice(targets, corner, (1, segment_length, num_axes))[0]
+        return fit_affine(part, after, everything, ridge)
 
     def begin(key: PRNGKeyArray) -> Float[Array, "components inputs outputs"]:
         sequence_key, start_key = jr.split(key)
         sequences = jr.randint(sequence_key, (model.num_components,), 0, num_sequences)
-        starts = jr.randint(start_key, (model.num_components,), 0, time - segment_length)
+        starts = jr.randint(start_key, (model.num_components,), 0, num_steps - segment_length + 1)
         return jax.vmap(segment)(sequences, starts)
 
     def refine(key: PRNGKeyArray) -> tuple[Float[Array, ""], Float[Array, "components inputs outputs"]]:
-        def improve(_, fits: Float[Array, "components inputs outputs"]) -> Float[Array, "components inputs outputs"]:
-            return _refit(fits, *steps, everything, ridge)
+        if persistence:
+            return soften(begin(key), inputs, targets, everything, ridge, num_rounds, persistence)
+        return harden(begin(key), inputs, targets, everything, ridge, num_rounds)
 
-        fits = jax.lax.fori_loop(0, num_rounds, improve, begin(key))
-        return jnp.sum(jnp.min(_errors(fits, *steps), axis=0)), fits
-
+    if context_gain > 0:
+        network = _tie(model.hypernetwork, model.context_size, context_gain, jr.fold_in(key, 1))
+        model = eqx.tree_at(lambda m: m.hypernetwork, model, network)
     if num_rounds:
         errors, refined = jax.lax.map(refine, jr.split(key, num_restarts))
         fits = refined[jnp.argmin(errors)]
     else:
         fits = begin(key)
-    total = jnp.sum(model.mixture(jnp.zeros(model.context_size, model.dtype))[: model.num_components])
-    fits = fits / jnp.maximum(total, 0.1)
+    total = jnp.maximum(jnp.sum(model.mixture(jnp.zeros(model.context_size, model.dtype))[: model.num_components]), 0.1)
 
+    hidden = model.latent_size - num_axes
+    remember = jnp.broadcast_to(jnp.eye(hidden, model.latent_size), (model.num_components, hidden, model.latent_size))
+    basis = jnp.concatenate([jnp.swapaxes(fits[:, : model.latent_size], 1, 2), remember], axis=1) / total
     model = eqx.tree_at(
         lambda m: (m.decoder.linear.weight, m.decoder.linear.bias, m.transition.basis),
         model,
-        (axes.T * scale, center, jnp.swapaxes(fits[:, : model.latent_size], 1, 2)),
+        (jnp.pad(axes.T * scale, ((0, 0), (0, hidden))), center, basis),
     )
     if transition.offsets is None:
         return model
-    return eqx.tree_at(lambda m: m.transition.offsets, model, fits[:, -1])
+    return eqx.tree_at(lambda m: m.transition.offsets, model, jnp.pad(fits[:, -1] / total, ((0, 0), (0, hidden))))
 
 
-def _errors(
-    fits: Float[Array, "components inputs outputs"],
-    inputs: Float[Array, "steps inputs"],
-    targets: Float[Array, "steps outputs"],
-) -> Float[Array, "components steps"]:
-    """Squared error of every component's prediction."""
-    return jax.vmap(lambda fit: jnp.sum((targets - inputs @ fit) ** 2, axis=-1))(fits)
-
-
-def _refit(
-    fits: Float[Array, "components inputs outputs"],
-    inputs: Float[Array, "steps inputs"],
-    targets: Float[Array, "steps outputs"],
-    center: Float[Array, "inputs outputs"],
-    ridge: float,
-) -> Float[Array, "components inputs outputs"]:
-    """Each component fitted to the steps that it predicts best, drawn towards `center`."""
-    owner = jnp.argmin(_errors(fits, inputs, targets), axis=0)
-
-    def refit(component: Int[Array, ""]) -> Float[Array, "inputs outputs"]:
-        own = jnp.where((owner == component)[:, None], inputs, 0.0)
-        return _fit(own, targets, center, ridge)
-
-    return jax.vmap(refit)(jnp.arange(fits.shape[0]))
+def _tie(network: Hypernetwork, context_size: int, gain: float, key: PRNGKeyArray) -> Hypernetwork:
+    """The last layer by least squares, over contexts of unit size."""
+    mlp, count = network.mlp, network.num_components
+    if context_size < count or mlp.third.bias is None or mlp.second is None:
+        raise ValueError(
+            f"`context_gain` needs a context latent for each of the {count} components and a hypernetwork with a final "
+            f"bias; got {context_size} context latents."
+        )
+    last = eqx.tree_at(
+        lambda m: (m.weight, m.bias),
+        mlp.third,
+        (jnp.eye(mlp.second.out_features, dtype=mlp.third.weight.dtype), jnp.zeros(mlp.second.out_features)),
+    )
+    body = eqx.tree_at(lambda m: m.third, mlp, last)
+    contexts = jr.normal(key, (4096, context_size))
+    seen = contexts if network.squash is None else jax.vmap(network.squash)(contexts)
+    features = jnp.concatenate([jax.vmap(body)(seen), jnp.ones((len(contexts), 1))], axis=-1)
+    found = fit_affine(features, gain * jnp.tanh(contexts[:, :count]), 0.0, 0.1).T
+    weight, bias = mlp.third.weight.at[:count].set(found[:, :-1]), mlp.third.bias.at[:count].set(found[:, -1])
+    return eqx.tree_at(lambda n: (n.mlp.third.weight, n.mlp.third.bias), network, (weight, bias))
 
 
 def check_channels(observations: Float[Array, "*axes observations"]) -> None:
@@ -153,13 +169,3 @@ def check_channels(observations: Float[Array, "*axes observations"]) -> None:
     constant = [int(n) for n in jnp.flatnonzero(jnp.ptp(flat, axis=0) == 0)]
     if constant:
         raise ValueError(f"`observations` has channels of zero variance: {constant}. Leave them out.")
-
-
-def _fit(
-    inputs: Float[Array, "steps inputs"],
-    targets: Float[Array, "steps outputs"],
-    center: Float[Array, "inputs outputs"] | float,
-    ridge: float,
-) -> Float[Array, "inputs outputs"]:
-    gram = inputs.T @ inputs + ridge * jnp.eye(inputs.shape[1], dtype=inputs.dtype)
-    return jnp.linalg.solve(gram, inputs.T @ targets + ridge * center)
