@@ -171,6 +171,65 @@ def test_rounds_of_initialize_tell_two_dynamics_apart(getkey):
         tidhy.initialize(model, recording, num_rounds=1, num_restarts=0, key=getkey())
 
 
+def test_components_that_last_are_found_where_one_step_does_not_tell_them_apart(getkey):
+    regimes = jnp.repeat(jnp.arange(40) % 2, 50)
+    slopes = jnp.array([[1.2, -0.5], [0.2, 0.4]])  # of the last value and of the one before
+
+    def step(before, regime_and_kick):
+        now = slopes[regime_and_kick[0]] @ before + regime_and_kick[1]
+        return jnp.stack([now, before[0]]), now
+
+    _, values = jax.lax.scan(step, jnp.zeros(2), (regimes, jr.normal(getkey(), (2000,))))
+    recording = 3.0 * values[None, :, None]
+    model = tidhy.TiDHy(
+        tidhy.LinearDecoder(2, 1, key=getkey()),
+        tidhy.Hypernetwork(3, 2, 16, activation=jax.nn.softmax, squash=jnp.tanh, key=getkey()),
+        tidhy.FullRankTransition(2, 2, use_offsets=True, key=getkey()),
+    )
+    model = tidhy.initialize(
+        model, recording, num_rounds=20, num_restarts=1, persistence=0.97, num_lags=2, context_gain=2.0, key=getkey()
+    )
+    basis, decoder = np.asarray(model.transition.transition_basis), model.decoder
+    np.testing.assert_allclose(basis[np.argsort(-basis[:, 0, 0]), 0], slopes, atol=0.12)
+    np.testing.assert_array_equal(basis[:, 1], [[1, 0], [1, 0]])  # the hidden latent is the one before
+    assert isinstance(decoder, tidhy.LinearDecoder) and decoder.linear.weight[0, 1] == 0
+    # Each context latent raises the weight of its own component.
+    weights = jax.vmap(model.mixture)(jnp.array([[1.0, 0, 0], [0, 1.0, 0]]))
+    np.testing.assert_allclose(jnp.diagonal(weights), jax.nn.sigmoid(2 * jnp.tanh(1.0)), atol=0.1)
+
+    with pytest.raises(ValueError, match=r"`persistence` must lie in \[0, 1\); got 1.0"):
+        tidhy.initialize(model, recording, persistence=1.0, key=getkey())
+    with pytest.raises(ValueError, match="`num_lags` must divide the 2 latents; got 3"):
+        tidhy.initialize(model, recording, num_lags=3, key=getkey())
+    network = tidhy.Hypernetwork(1, 2, 4, activation=jax.nn.softmax, key=getkey())
+    narrow = tidhy.TiDHy(model.decoder, network, model.transition)
+    with pytest.raises(ValueError, match="`context_gain` needs a context latent for each of the 2 components"):
+        tidhy.initialize(narrow, recording, num_lags=2, context_gain=1.0, key=getkey())
+
+
+def test_a_forecasting_loss_predicts_from_the_context_expected_before(getkey):
+    model = tidhy.TiDHy(
+        tidhy.LinearDecoder(2, 3, key=getkey()),
+        tidhy.Hypernetwork(2, 2, 5, activation=jax.nn.softmax, squash=jnp.tanh, key=getkey()),
+        tidhy.FullRankTransition(2, 2, key=getkey()),
+        prior=tidhy.MeanReverting(0.5, 0.8),
+    )
+    x = jr.normal(getkey(), (1, 6, 3))
+    loss = tidhy.TiDHyLoss(tidhy.Inference(), is_forecast=True)
+    inferred = loss.infer(model, x)
+    r, h = inferred.solution.latents[0], inferred.solution.context_latents[0]
+    predicted = jax.vmap(model.predict)(r[:-1], 0.8 * h[:-1])
+    expected = jnp.sum((jax.vmap(model.decoder)(predicted) - x[0, 1:]) ** 2)
+    np.testing.assert_allclose(inferred.terms(model).prediction, expected, rtol=1e-5)
+    published = tidhy.TiDHyLoss(tidhy.Inference()).infer(model, x).terms(model).prediction
+    assert abs(published - expected) > 1e-3 * expected
+    # A forecast lets the context decay as well.
+    state = tidhy.InferenceState(tidhy.LatentState(r[-1], h[-1]), jnp.ones((), bool))
+    np.testing.assert_allclose(tidhy.forecast(model, state, 2).context_latents[-1], 0.64 * h[-1], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"`decay` must lie in \[0, 1\]; got 1.5"):
+        tidhy.MeanReverting(1.0, 1.5)
+
+
 def test_initialize_names_what_it_cannot_use(getkey):
     model = tidhy.TiDHy.recommended(12, key=getkey())
     recording = jr.normal(getkey(), (1, 100, 12))

@@ -17,6 +17,10 @@ class AbstractContextPrior(eqx.Module):
     precision: eqx.AbstractVar[RealScalar]
     is_learned: ClassVar[bool]
 
+    def __check_init__(self):
+        if isinstance(self.precision, int | float) and not self.precision >= 0:
+            raise ValueError(f"`precision` must not be negative; got {self.precision}.")
+
     @abc.abstractmethod
     def mean(
         self, latents: Float[Array, " latents"], context_latents: Float[Array, " context"]
@@ -35,6 +39,29 @@ class RandomWalk(AbstractContextPrior):
 
     def mean(self, latents, context_latents):
         return context_latents
+
+
+class MeanReverting(AbstractContextPrior):
+    r"""$\mu = a h_{t-1}$: the context changes slowly and forgets.
+
+    Under a `RandomWalk` evidence adds up without end: the context wanders into the flat ends of the hypernetwork, from
+    where nothing calls it back, and regimes that it followed are lost after some hundred steps. A leak keeps it where
+    evidence counts, as the chance of a switch does in a filter over regimes. Choose $1 / (1 - a)$ about as long as a
+    regime lasts.
+    """
+
+    precision: RealScalar = 1.0
+    decay: RealScalar = 0.95
+    is_learned: ClassVar[bool] = False
+
+    def __check_init__(self):
+        if isinstance(self.precision, int | float) and not self.precision >= 0:
+            raise ValueError(f"`precision` must not be negative; got {self.precision}.")
+        if isinstance(self.decay, int | float) and not 0 <= self.decay <= 1:
+            raise ValueError(f"`decay` must lie in [0, 1]; got {self.decay}.")
+
+    def mean(self, latents, context_latents):
+        return self.decay * context_latents
 
 
 class LearnedPrior(AbstractContextPrior):
