@@ -69,11 +69,12 @@ def measure(problem: Problem, peer: Peer, step: Callable[[], float], temp_bytes:
     start = time.perf_counter()
     first_loss = step()
     first = time.perf_counter() - start
-    times = []
+    times, faults = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(problem.steps):
         start = time.perf_counter()
         loss = step()
         times.append(time.perf_counter() - start)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     if not loss < first_loss:
         raise RuntimeError(f"{peer} does not learn: the loss went from {first_loss} to {loss}.")
     peak_kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -85,6 +86,7 @@ def measure(problem: Problem, peer: Peer, step: Callable[[], float], temp_bytes:
         "first_call_s": round(first, 3),
         "peak_rss_gb": round(peak_kilobytes * 1024 / 1e9, 3),
         "temp_bytes": temp_bytes(),
+        "fresh_mb_per_step": round(faults * resource.getpagesize() / 1e6 / problem.steps, 1),
     }
     print(json.dumps(result))
     sys.stdout.flush()

@@ -16,6 +16,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from _problem import Problem
 
@@ -27,11 +28,17 @@ PEERS = ("ours", "jraphx", "pyg", "pyg-csr")
 _HAS_CSR = ("gcn", "sage", "gat")
 
 
-def run(python: str, peer: str, layer: str, sizes: dict[str, int]) -> dict | None:
-    """One process of `train_step.py`; `None` if the peer lacks the layer."""
+# With these glibc keeps freed memory for the next step; without, every step maps its memory anew and touches it first.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_ARENA_MAX": "1"}
+
+
+def run(
+    python: str, peer: str, layer: str, sizes: dict[str, int], variables: Mapping[str, str] | None = None
+) -> dict | None:
+    """One process of `train_step.py` with more environment variables; `None` if the peer lacks the layer."""
     options = [f"--{name}={value}" for name, value in sizes.items()]
     command = [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={peer}", *options]
-    environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
+    environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")} | dict(variables or {})
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         print(f"{peer} {layer}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
@@ -71,6 +78,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
+    parser.add_argument("--keep-memory", action="store_true", help="every process keeps freed memory (glibc)")
     parser.add_argument("--json", type=pathlib.Path, help="write every measurement here")
     for field in dataclasses.fields(Problem)[1:]:
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
@@ -84,7 +92,8 @@ def main() -> None:
             for peer in options.peers:
                 if (layer, peer) in missing or (peer == "pyg-csr" and layer not in _HAS_CSR):
                     continue
-                result = run(sys.executable if peer == "ours" else options.peer_python, peer, layer, sizes)
+                python = sys.executable if peer == "ours" else options.peer_python
+                result = run(python, peer, layer, sizes, KEEP_MEMORY if options.keep_memory else None)
                 if result is None:
                     missing.add((layer, peer))
                 else:

@@ -2,6 +2,8 @@
 
     python benchmarks/scaling.py --layers gcn gat edge --largest 10000000
 
+    python benchmarks/scaling.py --products          # the bare sparse product beside a model of the memory it reads
+
 There are 20 edges a node. Every point is its own process, so that its peak memory is its own. The slope is fitted to
 the points from 1e5 edges on, where the work outweighs the fixed costs; the bar is 1.1.
 """
@@ -10,9 +12,12 @@ import argparse
 import pathlib
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 
 from compare import run
+from eqx_graph import EdgeIndex, ops
+from floor import least
 
 
 DEGREE = 20
@@ -47,6 +52,39 @@ def plot(points: dict[str, list[dict]], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def products(sizes: list[int], features: int, cache_bytes: float) -> None:
+    """The compressed product alone, beside a model in which each edge reads one row, from the cache or from memory.
+
+    A row is in the cache with probability cache / array. The time of a row in the cache is that of the product at the
+    second size; that of a row in memory comes from reading random rows of an array many times larger than the cache.
+    """
+    row, rng = 4 * features, np.random.default_rng(0)
+    large, count = int(8 * cache_bytes) // row, 2**20
+    ids = jnp.asarray(rng.integers(0, large, count).astype(np.int32))
+    far = least(lambda a, i: a.at[i].get(mode="promise_in_bounds").sum(0), jnp.ones((large, features)), ids) / count
+    measured, arrays = [], []
+    for edges in sizes:
+        nodes = edges // DEGREE
+        index = rng.integers(0, nodes, (2, edges)).astype(np.int32)
+        layout = EdgeIndex.from_array(index, num_senders=nodes, num_receivers=nodes)
+        measured.append(least(ops.matmul, layout, jnp.ones(edges), jnp.ones((nodes, features))))
+        arrays.append(nodes * row)
+    near = measured[1] / sizes[1]
+    print(f"a row of {row} bytes: {1e6 * near:.1f} ns from the cache, {1e6 * far:.1f} ns from memory\n")
+    print(
+        "| edges | node array MB | rows in the cache | product ms | ns an edge | model ms |\n|---|---|---|---|---|---|"
+    )
+    modelled = []
+    for edges, array, time in zip(sizes, arrays, measured, strict=True):
+        hit = min(1.0, cache_bytes / array)
+        modelled.append(edges * (hit * near + (1 - hit) * far))
+        cells = f"{array / 1e6:.1f} | {hit:.0%} | {time:.2f} | {1e6 * time / edges:.1f} | {modelled[-1]:.2f}"
+        print(f"| {edges} | {cells} |", flush=True)
+    print(
+        f"\nexponent from 1e5 edges on: {slope(sizes, measured):.2f} measured, {slope(sizes, modelled):.2f} in the model"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", nargs="+", default=["gcn", "gat", "edge"])
@@ -56,10 +94,15 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("scaling.png"))
+    parser.add_argument("--products", action="store_true", help="only the bare sparse product, and its model")
+    parser.add_argument("--cache-mb", type=float, default=32, help="last-level cache, for the model")
     options = parser.parse_args()
 
     count = round(np.log10(options.largest / options.smallest) * 2) + 1
     sizes = np.geomspace(options.smallest, options.largest, count).round().astype(int)
+    if options.products:
+        products([int(size) for size in sizes], options.features, options.cache_mb * 1e6)
+        return
     points: dict[str, list[dict]] = {}
     print("| layer | edges | step ms | temporary MB | peak GB |\n|---|---|---|---|---|")
     for layer in options.layers:

@@ -28,7 +28,7 @@ _CSR_TYPES = ("float32", "float64", "complex64", "complex128")
 # The compressed kernels take no 16-bit floats; sums of them are kept in float32 anyway.
 _ACCUMULATOR = {"bfloat16": jnp.float32, "float16": jnp.float32}
 # Numbers in flight in a loop over edges; the arrays in it are reused, so they stay in the cache of a core.
-_BLOCK = 2**18
+_BLOCK = 2**19
 # More heads than this are products in a loop, so that a program does not grow with them.
 _UNROLLED_HEADS = 8
 

@@ -37,16 +37,17 @@ def dense(logits, values, own, mask):
     return out, weights
 
 
+@pytest.mark.parametrize("scale", [1, 200])  # at 200, exponentials relative to the largest logit of all would vanish
 @pytest.mark.parametrize("own", [None, OWN])
-def test_values_and_weights(own):
+def test_values_and_weights(own, scale):
     with jax.enable_x64(True):
-        expected, weights = dense(LOGITS, VALUES, own, MASK)
+        expected, weights = dense(scale * LOGITS, VALUES, own, MASK)
         own = None if own is None else jnp.asarray(own)
         for edges in layouts():
-            logits = edges.arrange(jnp.asarray(LOGITS))
+            logits = edges.arrange(jnp.asarray(scale * LOGITS))
             out, alpha = ops.attention(edges, logits, jnp.asarray(VALUES), self_logits=own, return_weights=True)
             np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
-            np.testing.assert_allclose(edges.restore(alpha[0]), weights, rtol=1e-12)
+            np.testing.assert_allclose(edges.restore(alpha[0]), weights, rtol=1e-12, atol=1e-300)
             assert (alpha[1] is None) == (own is None)
 
 

@@ -185,6 +185,11 @@ def _out_zeros(fn: EdgeFunction, kind: Kind) -> Any:
 
 
 def _forward(fn: EdgeFunction, kind: Kind, values: Sequence[Any]) -> Any:
+    rows = [jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in values[fn.num_constants :]]
+    if kind == "map" and _num_bytes(rows) <= 2 * _num_bytes(fn.out):
+        # What an edge needs is about as large as what it yields, so blocks would save no memory: one fused pass.
+        fn = fn._replace(block=fn.edges.num_edges)
+
     def body(block: _Block, out: Any) -> Any:
         if kind == "map":
             values_here = _evaluate(fn, values[: fn.num_constants], _rows(fn, block, values))

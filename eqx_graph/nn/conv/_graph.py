@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
-from .._linear import check_sizes, project
+from .._linear import check_sizes
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, aggregated_features, as_aggregation
 from ._adjacency import Flow, convolve
@@ -75,5 +75,5 @@ class GraphConv(eqx.Module):
         def gather(h):
             return neighbors(self.aggregation, edges, h, edge_weight)
 
-        out = convolve(gather, self.lin_rel, x_src, is_linear=is_linear(self.aggregation))
-        return out if x_dst is None else out + project(self.lin_root, x_dst)
+        root = None if x_dst is None else (self.lin_root, x_dst)
+        return convolve(gather, self.lin_rel, x_src, is_linear=is_linear(self.aggregation), root=root)

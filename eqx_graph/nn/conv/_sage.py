@@ -85,8 +85,10 @@ class SAGEConv(eqx.Module):
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
         if self.lin is not None:
             x_src = jax.nn.relu(project(self.lin, x_src))
-        commutes = is_linear(self.aggregation)
-        out = convolve(lambda h: neighbors(self.aggregation, edges, h), self.lin_l, x_src, is_linear=commutes)
-        if self.lin_r is not None and x_dst is not None:
-            out = out + project(self.lin_r, x_dst)
+
+        def gather(h):
+            return neighbors(self.aggregation, edges, h)
+
+        root = None if self.lin_r is None or x_dst is None else (self.lin_r, x_dst)
+        out = convolve(gather, self.lin_l, x_src, is_linear=is_linear(self.aggregation), root=root)
         return unit_rows(out) if self.normalize else out
