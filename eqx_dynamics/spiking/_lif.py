@@ -17,7 +17,7 @@ from ._parallel import in_parallel, leaky_membranes
 from ._parameter import ParameterLike, require_fits, resolve, tau_from_beta
 from ._refractory import Refractory, freeze, hold
 from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
-from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, Stretched, check_deterministic, with_tie
+from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, Stretched, check_deterministic, spike, with_tie
 from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
 from ._units import Constant, Step, in_ms, number, plain
 
@@ -207,8 +207,9 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
     def _reset_silently(self, state: LIFState, x: Array) -> tuple[LIFState, Array]:
         """A step that puts out the membrane before its reset; the spikes that reset it are not differentiated."""
         new = self.integrate(check_input("LIFCell", x, self.size, state.membrane), state)
-        spikes = self.fire(jax.lax.stop_gradient(new))
-        return self.on_spike(new, spikes, self.threshold_of(new)), new.membrane
+        threshold = self.threshold_of(new)
+        spikes = spike(self.surrogate, jax.lax.stop_gradient(new.membrane - threshold))
+        return self.on_spike(new, spikes, threshold), new.membrane
 
     @classmethod
     def like_snntorch(
