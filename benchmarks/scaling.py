@@ -28,7 +28,8 @@ def slope(edges: list[int], values: list[float]) -> float:
     large = [(e, v) for e, v in zip(edges, values, strict=True) if e >= 100_000]
     if len(large) < 2:
         return float("nan")
-    return float(np.polyfit(*np.log(np.array(large)).T, 1)[0])
+    logarithms = np.log(np.array(large))
+    return float(np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)[0])
 
 
 def plot(points: dict[str, list[dict]], path: pathlib.Path) -> None:
@@ -56,33 +57,29 @@ def products(sizes: list[int], features: int, cache_bytes: float) -> None:
     """The compressed product alone, beside a model in which each edge reads one row, from the cache or from memory.
 
     A row is in the cache with probability cache / array. The time of a row in the cache is that of the product at the
-    second size; that of a row in memory comes from reading random rows of an array many times larger than the cache.
+    second size; that of a row in memory is that of a product that reads an array eight times as large as the cache.
     """
     row, rng = 4 * features, np.random.default_rng(0)
-    large, count = int(8 * cache_bytes) // row, 2**20
-    ids = jnp.asarray(rng.integers(0, large, count).astype(np.int32))
-    far = least(lambda a, i: a.at[i].get(mode="promise_in_bounds").sum(0), jnp.ones((large, features)), ids) / count
-    measured, arrays = [], []
-    for edges in sizes:
-        nodes = edges // DEGREE
-        index = rng.integers(0, nodes, (2, edges)).astype(np.int32)
-        layout = EdgeIndex.from_array(index, num_senders=nodes, num_receivers=nodes)
-        measured.append(least(ops.matmul, layout, jnp.ones(edges), jnp.ones((nodes, features))))
-        arrays.append(nodes * row)
-    near = measured[1] / sizes[1]
+
+    def product(edges: int, num_senders: int) -> float:
+        ends = rng.integers(0, num_senders, edges), rng.integers(0, edges // DEGREE, edges)
+        index = np.stack(ends).astype(np.int32)
+        layout = EdgeIndex.from_array(index, num_senders=num_senders, num_receivers=edges // DEGREE)
+        return least(ops.matmul, layout, jnp.ones(edges), jnp.ones((num_senders, features)))
+
+    measured, arrays = [product(edges, edges // DEGREE) for edges in sizes], [edges // DEGREE * row for edges in sizes]
+    near, far = measured[1] / sizes[1], product(2**20, int(8 * cache_bytes) // row) / 2**20
     print(f"a row of {row} bytes: {1e6 * near:.1f} ns from the cache, {1e6 * far:.1f} ns from memory\n")
-    print(
-        "| edges | node array MB | rows in the cache | product ms | ns an edge | model ms |\n|---|---|---|---|---|---|"
-    )
+    print("| edges | node array MB | rows in the cache | product ms | ns an edge | model ms |")
+    print("|---|---|---|---|---|---|")
     modelled = []
     for edges, array, time in zip(sizes, arrays, measured, strict=True):
         hit = min(1.0, cache_bytes / array)
         modelled.append(edges * (hit * near + (1 - hit) * far))
         cells = f"{array / 1e6:.1f} | {hit:.0%} | {time:.2f} | {1e6 * time / edges:.1f} | {modelled[-1]:.2f}"
         print(f"| {edges} | {cells} |", flush=True)
-    print(
-        f"\nexponent from 1e5 edges on: {slope(sizes, measured):.2f} measured, {slope(sizes, modelled):.2f} in the model"
-    )
+    both = f"{slope(sizes, measured):.2f} measured, {slope(sizes, modelled):.2f} in the model"
+    print(f"\nexponent from 1e5 edges on: {both}")
 
 
 def main() -> None:
