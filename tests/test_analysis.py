@@ -51,6 +51,8 @@ def test_a_spectrum_is_timescales_and_frequencies_without_zero_modes():
         spectrum(matrix, time_step=0.0)
     with pytest.raises(ValueError, match="`zero` must be at least 0"):
         spectrum(matrix, zero=1.0)
+    with pytest.raises(ValueError, match="`transitions` must be finite"):
+        spectrum(matrix * np.float32("nan"))
 
 
 def test_transitions_are_fitted_within_regimes_and_trials():

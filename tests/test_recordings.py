@@ -63,6 +63,7 @@ def test_the_ts_reader(tmp_path):
         (HEADER + "1,2:3,4:c", "toy.ts`, line 6: class 'c' is not one of"),
         (HEADER + "1,2:3,4:a\n1,2:3:a", r"line 7: channels must agree in number and length; got \[2, 1\]"),
         (HEADER + "1,2:3,4:a\n1,2:a", "line 7: channels must agree"),
+        (HEADER + "1,x:3,4:a", "line 6: could not convert string to float: 'x'"),
         ("@timeStamps true\n@data\n(0,1)", "time stamps, which are not supported"),
     ],
 )
@@ -138,6 +139,14 @@ def test_arrays_from_files(tmp_path, suffix):
         read_arrays(path, observations="n")
     with pytest.raises(ValueError, match="'z' must hold 3 lengths from 1 to 6"):
         read_arrays(path, observations="x", lengths="z")
+    with pytest.raises(ValueError, match="'x' must be whole numbers from 0; got float64"):
+        read_arrays(path, observations="x", labels="x")
+    path.write_text("not what it says")
+    with pytest.raises(ValueError, match=rf"`mine{suffix}` (is not an .npz file|cannot be read as .h5)"):
+        read_arrays(path)
+    (tmp_path / "bad.ts.gz").write_text(HEADER)
+    with pytest.raises(ValueError, match=r"`bad.ts.gz` is no text, or not what its suffix says"):
+        read_ts(tmp_path / "bad.ts.gz")
     with pytest.raises(ValueError, match=r"must end in .npz, .h5 or .hdf5; got 'mine.csv'"):
         read_arrays(tmp_path / "mine.csv")
 
@@ -268,6 +277,8 @@ def test_bad_generators_are_named():
         RosslerPair(0.0, key=jr.key(0))
     with pytest.raises(ValueError, match="`observed` must be indices from 0 to 5"):
         RosslerPair(observed=(6,), key=jr.key(0))
+    with pytest.raises(ValueError, match="`num_channels` must be at least 1 and `noise` not negative; got 0"):
+        TwoScaleLorenz96(num_channels=0, key=jr.key(0))
     with pytest.raises(ValueError, match="`num_slow` must be at least 4"):
         TwoScaleLorenz96(3, key=jr.key(0))
     with pytest.raises(ValueError, match="`speed`, `amplitude`, `time_step`"):

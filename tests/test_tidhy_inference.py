@@ -161,15 +161,17 @@ def test_a_diverging_sequence_is_reported_and_leaves_its_mates_alone(model, obse
 
 def test_a_stream_gives_the_numbers_of_the_whole(model, observations):
     inference = tidhy.Inference()
-    whole, final = run(model, observations, inference.solver)
-    step = eqx.filter_jit(tidhy.infer_step)
-    state, latents = None, []
-    for t in range(observations.shape[1]):
-        solution, state = step(model, observations[:, t], state, inference)
-        latents.append(solution.latents)
-    assert state is not None
-    np.testing.assert_allclose(jnp.stack(latents, 1), whole.latents, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(state.last.context_latents, final.last.context_latents, rtol=1e-4, atol=1e-5)
+    with jax.enable_x64(True):  # in float32 an unfinished inference amplifies rounding
+        wide, x = widen(model), observations.astype(jnp.float64)
+        whole, final = run(wide, x, inference.solver)
+        step = eqx.filter_jit(tidhy.infer_step)
+        state, latents = None, []
+        for t in range(x.shape[1]):
+            solution, state = step(wide, x[:, t], state, inference)
+            latents.append(solution.latents)
+        assert state is not None
+        np.testing.assert_allclose(jnp.stack(latents, 1), whole.latents, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(state.last.context_latents, final.last.context_latents, rtol=1e-8, atol=1e-10)
 
 
 def test_inference_is_a_cell_that_scan_runs(model, observations):
@@ -180,11 +182,20 @@ def test_inference_is_a_cell_that_scan_runs(model, observations):
 
 
 def test_state_carries_across_windows(model, observations):
-    whole, _ = run(model, observations, tidhy.ReducedGaussNewton())
-    first, state = run(model, observations[:, :4], tidhy.ReducedGaussNewton())
-    second, _ = run(model, observations[:, 4:], tidhy.ReducedGaussNewton(), state=state)
-    joined = jnp.concatenate([first.latents, second.latents], axis=1)
-    np.testing.assert_allclose(joined, whole.latents, rtol=1e-4, atol=1e-5)
+    """Of one batch; a state that has not started is started as `infer` would, also by a published start."""
+    with jax.enable_x64(True):
+        wide, x = widen(model), observations.astype(jnp.float64)
+        whole, _ = run(wide, x, tidhy.ReducedGaussNewton())
+        first, state = run(wide, x[:, :4], tidhy.ReducedGaussNewton())
+        second, _ = run(wide, x[:, 4:], tidhy.ReducedGaussNewton(), state=state)
+        joined = jnp.concatenate([first.latents, second.latents], axis=1)
+        np.testing.assert_allclose(joined, whole.latents, rtol=1e-8, atol=1e-10)
+        np.testing.assert_array_equal(tidhy.state_at(first, (slice(None), 3)).last.latents, state.last.latents)
+    original = tidhy.Inference.original(max_steps=10)
+    solve = eqx.filter_jit(lambda state: tidhy.infer(model, observations[:, :2], original, state=state)[0].latents)
+    fresh = tidhy.LatentInference(model, original).init_state((3,))
+    np.testing.assert_array_equal(solve(fresh), solve(None))
+    assert (solve(None)[:, 0] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["gauss_newton", *(pytest.param(n, marks=SLOWLY) for n in ("proximal", "sgd"))])

@@ -61,6 +61,27 @@ def test_every_regularizer_has_a_gradient(observations):
         assert np.isfinite(size) and size > 1e-4, regularizer
 
 
+def test_regularizers_survive_zeros_and_leave_padding_out(observations):
+    model = make_model(jr.key(0))
+    rows = lambda m: (m.transition.basis, m.decoder.linear.weight, m.hypernetwork.mlp.first.weight)  # noqa: E731
+    zeros = eqx.tree_at(rows, model, replace_fn=lambda a: a.at[0].set(0).at[..., 0].set(0))
+    mixture = tuple(REGULARIZERS[-4:])
+    padded = jnp.pad(observations, ((0, 0), (0, 3), (0, 0)), constant_values=jnp.nan)
+    batch = tidhy.Windows(padded, jnp.broadcast_to(jnp.arange(9) < 6, (4, 9)))
+
+    @eqx.filter_jit
+    def check(model, zeros):
+        loss_fn = tidhy.TiDHyLoss(tidhy.Inference(), mixture)
+        plain, with_padding = loss_fn.infer(model, observations), loss_fn.infer(model, batch)
+        slopes = [eqx.filter_grad(r)(zeros, plain.solution) for r in REGULARIZERS]
+        totals = [[r(model, i.solution, i.is_step) for r in mixture] for i in (plain, with_padding)]
+        return slopes, totals, tidhy.normalize(zeros)
+
+    slopes, totals, unit = check(model, zeros)
+    assert all(jnp.isfinite(leaf).all() for leaf in jtu.tree_leaves((slopes, eqx.filter(unit, eqx.is_array))))
+    np.testing.assert_allclose(*totals, rtol=1e-4)
+
+
 def test_mixture_regularizers_are_their_formulas():
     model = make_model(jr.key(0))
     context = jr.normal(jr.key(3), (2, 5, 3))
@@ -155,13 +176,20 @@ def test_gradnorm_takes_one_inference_and_balances_the_norms(observations):
 
 
 def test_an_ensemble_is_its_members(observations):
-    step = training.make_step(tidhy.TiDHyLoss(tidhy.Inference()), optax.sgd(1e-3))
-    keys = jr.split(jr.key(0), 2)
-    states = eqx.filter_vmap(lambda key: step.init(make_model(key), key=key))(keys)
-    together, _ = eqx.filter_jit(eqx.filter_vmap(step, in_axes=(None, eqx.if_array(0))))(observations, states)
-    run = eqx.filter_jit(lambda b, s: step(b, s))
-    alone = [run(observations, step.init(make_model(key), key=key))[0]["loss"] for key in keys]
-    np.testing.assert_allclose(together["loss"], alone, rtol=1e-4)
+    """Members differ in seed, learning rate and a weight of the objective."""
+    keys, rates, weights = jr.split(jr.key(0), 2), jnp.array([1e-3, 1e-2]), jnp.array([2.0, 0.5])
+
+    def advance(key, rate, weight):
+        loss_fn = tidhy.TiDHyLoss(tidhy.Inference(objective=tidhy.Objective(temporal=weight)))
+        step = training.make_step(loss_fn, optax.sgd(rate))
+        metrics, state = step(observations, step.init(make_model(key), key=key))
+        return metrics["loss"], state.model.decoder.linear.weight
+
+    run = eqx.filter_jit(advance)
+    alone = [run(*member) for member in zip(keys, rates, weights, strict=True)]
+    losses, decoders = eqx.filter_jit(eqx.filter_vmap(advance))(keys, rates, weights)
+    np.testing.assert_allclose(losses, [loss for loss, _ in alone], rtol=1e-4)
+    np.testing.assert_allclose(decoders, [decoder for _, decoder in alone], rtol=1e-3, atol=1e-4)
 
 
 def test_windows_never_cross_trials_and_keep_the_last():
@@ -227,6 +255,8 @@ def test_bad_observations_are_named():
         tidhy.infer(model, jnp.zeros((2, 0, 6)))
     with pytest.raises(ValueError, match=r"`mask` must have the shape of `observations`"):
         tidhy.infer(model, x, mask=jnp.ones((2, 4), bool))
+    with pytest.raises(ValueError, match=r"`mask` must have the shape of `observations`"):
+        tidhy.TiDHyLoss(tidhy.Inference()).infer(model, tidhy.Windows(x, jnp.ones((2, 4), bool)))
     counts = eqx.tree_at(lambda m: m.likelihood, model, tidhy.Poisson())
     with pytest.raises(ValueError, match=r"must be counts \(non-negative"):
         tidhy.infer(counts, x + 0.5)
@@ -246,6 +276,8 @@ def test_bad_settings_are_named():
             solver(0)
     with pytest.raises(ValueError, match="`num_steps` must be at least 1"):
         tidhy.Unrolled(tidhy.ProximalGradient(), 0)
+    with pytest.raises(ValueError, match="`precision` must not be negative"):
+        tidhy.RandomWalk(-1.0)
     with pytest.raises(ValueError, match="`temporal` must be positive"):
         tidhy.Objective(temporal=0.0)
     with pytest.raises(ValueError, match="`l1_latents` must not be negative"):
@@ -295,8 +327,9 @@ def test_stateful_training_carries_latents_across_windows(observations):
     step = training.make_step(loss_fn, optax.set_to_zero())
     state = step.init(model, key=jr.key(1), statistics=loss_fn.init_state(model, 4))
     run = eqx.filter_jit(lambda b, s: step(b, s))
-    for window in (observations[:, :3], observations[:, 3:]):
-        _, state = run(window, state)
+    begins = jnp.ones(4, bool)
+    for window, is_first in ((3, ~begins), (0, begins), (3, ~begins)):  # what came before a beginning is forgotten
+        _, state = run(tidhy.Windows(observations[:, window : window + 3], is_first=is_first), state)
     whole, final = eqx.filter_jit(tidhy.infer)(model, observations)
     np.testing.assert_allclose(state.statistics.last.latents, final.last.latents, rtol=1e-4, atol=1e-5)
     assert state.statistics.is_started.all() and whole.latents.shape == (4, 6, 4)
@@ -371,8 +404,9 @@ def test_steps_epochs_and_a_ladder_of_lengths_compile_once_each(observations):
 
 @pytest.mark.long
 def test_training_in_bfloat16_lowers_the_float32_loss(observations):
-    inference = tidhy.Inference(tidhy.ProximalGradient(max_steps=10))
-    step = training.make_step(tidhy.TiDHyLoss(inference), optax.adam(2e-2), precision=training.Precision(jnp.bfloat16))
+    step = training.make_step(
+        tidhy.TiDHyLoss(tidhy.Inference()), optax.adam(2e-2), precision=training.Precision(jnp.bfloat16)
+    )
     run = eqx.filter_jit(lambda batch, state: step(batch, state))
     state = step.init(make_model(jr.key(0)), key=jr.key(1))
     losses = []

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int, Num
 
 from ._arrays import AnyArray, affine_fit, to_float64
@@ -44,17 +45,23 @@ def spectrum(
     - `time_step`: duration of one step; timescales come in its unit.
     - `zero`: modes with $|\\lambda|$ at most this are zero modes: they vanish within a step.
 
-    **Raises:** `ValueError` for a `time_step` that is not positive or a `zero` outside [0, 1).
+    **Raises:** `ValueError` for matrices that are not finite, a `time_step` that is not positive or a `zero`
+    outside [0, 1).
     """
     if not time_step > 0:
         raise ValueError(f"`time_step` must be positive; got {time_step}.")
     if not 0 <= zero < 1:
         raise ValueError(f"`zero` must be at least 0 and less than 1; got {zero}.")
-    eigenvalues = jnp.linalg.eigvals(jnp.asarray(transitions))
+    matrices = jnp.asarray(transitions)
+    if not isinstance(matrices, Tracer) and not np.all(np.isfinite(matrices)):
+        raise ValueError("`transitions` must be finite; did the model diverge? See `Record.result`.")
+    eigenvalues = jnp.linalg.eigvals(matrices)
     square = eigenvalues.real**2 + eigenvalues.imag**2
     is_zero, decays = square <= zero**2, square < 1
     log_size = jnp.log(jnp.where(decays & ~is_zero, square, 0.5)) / 2
-    timescales = jnp.where(is_zero, jnp.nan, jnp.where(decays, -time_step / log_size, jnp.inf))
+    timescales = jnp.where(
+        is_zero, jnp.nan, jnp.where(decays, -time_step / log_size, jnp.where(jnp.isnan(square), jnp.nan, jnp.inf))
+    )
     real = jnp.where(is_zero, 1.0, eigenvalues.real)
     frequencies = jnp.arctan2(jnp.abs(eigenvalues.imag), real) / (2 * jnp.pi * time_step)
     return Spectrum(eigenvalues, timescales, jnp.where(is_zero, jnp.nan, frequencies), is_zero)

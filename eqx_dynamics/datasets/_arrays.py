@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -27,12 +28,17 @@ def read_arrays(
       padded. HDF5 names may be paths, `"session/observations"`.
     - `label_names`, `time_step`: go into the `Recording`.
 
-    **Raises:** `ValueError` naming the file for an unknown suffix, a missing array (with those there are), or shapes
-    that do not fit.
+    **Raises:** `ValueError` naming the file for an unknown suffix, a broken file, a missing array (with those there
+    are), labels that are no integers, or shapes that do not fit.
     """
     path = pathlib.Path(path)
     names = [name for name in (observations, labels, lengths) if name is not None]
-    arrays = _read(path, names)
+    try:
+        arrays = _read(path, names)
+    except FileNotFoundError:
+        raise
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"`{path.name}` cannot be read as {path.suffix}: {error}") from error
     values = arrays[observations]
     if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.number):
         raise ValueError(
@@ -45,7 +51,10 @@ def read_arrays(
         raise ValueError(f"`{path.name}`: {lengths!r} must hold {len(values)} lengths from 1 to {values.shape[1]}.")
     of_trials = None
     if labels is not None:
-        of_trials = np.asarray(arrays[labels], np.int32)
+        of_trials = arrays[labels]
+        if not np.issubdtype(of_trials.dtype, np.integer):
+            raise ValueError(f"`{path.name}`: {labels!r} must be whole numbers from 0; got {of_trials.dtype}.")
+        of_trials = of_trials.astype(np.int32)
         of_trials = of_trials if of_trials.ndim == 1 else [row[:n] for row, n in zip(of_trials, length, strict=False)]
     trials = [trial[:n] for trial, n in zip(values, length, strict=True)]
     return Recording.from_trials(trials, of_trials, label_names=label_names, time_step=time_step)
@@ -53,6 +62,8 @@ def read_arrays(
 
 def _read(path: pathlib.Path, names: list[str]) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
+        if path.exists() and not zipfile.is_zipfile(path):
+            raise ValueError(f"`{path.name}` is not an .npz file.")
         with np.load(path, allow_pickle=False) as file:
             return _pick(path, names, file, file.files)
     if path.suffix in (".h5", ".hdf5"):

@@ -48,7 +48,11 @@ class Mixture(eqx.Module):
     noise: float
 
     def __init__(self, reference: Float[Array, "time signals"], num_channels: int, noise: float, *, key: PRNGKeyArray):
-        """**Arguments:** `reference`: a stretch of signals that gives mean and standard deviation."""
+        """**Arguments:** `reference`: a stretch of signals that gives mean and standard deviation.
+
+        **Raises:** `ValueError` without channels or for negative noise.
+        """
+        check_channels(num_channels, noise)
         projection = jr.normal(key, (num_channels, reference.shape[1]), reference.dtype)
         self.projection = projection / jnp.linalg.norm(projection, axis=1, keepdims=True)
         self.mean, self.std = jnp.mean(reference, axis=0), jnp.std(reference, axis=0)
@@ -76,6 +80,12 @@ def correlation_time(signals: Float[Array, "time signals"], time_step: float) ->
     power = jnp.abs(jnp.fft.rfft(centred, 2 * length, axis=0)) ** 2
     correlation = jnp.mean(jnp.fft.irfft(power, axis=0)[:length], axis=1) / length
     return jnp.argmax(correlation < jnp.exp(-1.0)).astype(signals.dtype) * time_step
+
+
+def check_channels(num_channels: int, noise: float) -> None:
+    """**Raises:** `ValueError` without channels or for a negative standard deviation."""
+    if num_channels < 1 or not noise >= 0:
+        raise ValueError(f"`num_channels` must be at least 1 and `noise` not negative; got {num_channels} and {noise}.")
 
 
 def check_steps(num_steps: int) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
-from ._sample import AbstractSystem, Sample, check_steps, draw_regimes
+from ._sample import AbstractSystem, Sample, check_channels, check_steps, draw_regimes
 
 
 # Decay rates per step and frequencies in cycles per step of the published benchmark: systems by regimes.
@@ -71,6 +71,7 @@ class SwitchingLinearSystem(AbstractSystem):
         if len(decays) != len(frequencies) or len(shapes) != 1:
             raise ValueError("`decays` and `frequencies` must be tables of one shape, systems by regimes.")
         num_regimes = shapes.pop()
+        check_channels(num_channels, min(process_noise, observation_noise))
         if not 0 < persistence < 1:
             raise ValueError(f"`persistence` must lie strictly between 0 and 1; got {persistence}.")
         if not 0 <= min_occupancy * num_regimes < 1:

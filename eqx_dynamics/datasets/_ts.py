@@ -4,6 +4,7 @@ import gzip
 import importlib.resources
 import os
 import pathlib
+import zlib
 
 import numpy as np
 
@@ -19,15 +20,18 @@ def read_ts(path: str | os.PathLike[str], *, time_step: float = 1.0) -> Recordin
 
     **Returns:** a `Recording` in float32.
 
-    **Raises:** `ValueError` naming the file and line for time stamps, unknown classes, or channels that differ in
-    number or length.
+    **Raises:** `ValueError` naming the file and line for time stamps, unknown classes, words that are no numbers, or
+    channels that differ in number or length.
 
     ??? cite "Reference"
         Bagnall et al., The UEA multivariate time series classification archive, 2018, arXiv:1811.00075.
     """
     path = pathlib.Path(path)
     raw = path.read_bytes()
-    lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()
+    try:
+        lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"`{path.name}` is no text, or not what its suffix says: {error}") from error
     header, first = _header(lines, path.name)
     if header.get("timestamps", ["false"])[0].lower() == "true":
         raise ValueError(f"`{path.name}` has time stamps, which are not supported: `@timeStamps` must be false.")
@@ -44,7 +48,10 @@ def read_ts(path: str | os.PathLike[str], *, time_step: float = 1.0) -> Recordin
             if label not in names:
                 raise ValueError(f"{where}: class {label!r} is not one of {names}.")
             labels.append(names.index(label))
-        series = [np.array([_number(x) for x in channel.split(",")], np.float32) for channel in channels]
+        try:
+            series = [np.array([_number(x) for x in channel.split(",")], np.float32) for channel in channels]
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}.") from error
         if len({len(channel) for channel in series}) != 1 or (trials and len(series) != trials[0].shape[1]):
             raise ValueError(f"{where}: channels must agree in number and length; got {[len(c) for c in series]}.")
         trials.append(np.stack(series, axis=-1))

@@ -26,6 +26,7 @@ from ._inference import (
     InferenceState as InferenceState,
     LatentInference as LatentInference,
     start_state as start_state,
+    state_at as state_at,
 )
 from ._initialize import initialize as initialize
 from ._likelihoods import (
@@ -52,6 +53,7 @@ from ._original import (
 from ._priors import (
     AbstractContextPrior as AbstractContextPrior,
     LearnedPrior as LearnedPrior,
+    MeanReverting as MeanReverting,
     RandomWalk as RandomWalk,
 )
 from ._problem import Objective as Objective, StepProblem as StepProblem

@@ -26,6 +26,8 @@ def infer(
 ) -> tuple[Solution, InferenceState]:
     """Latents of every time step: `LatentInference` scanned over time, vmapped over sequences.
 
+    Inference runs in float32 for a model of 16 bits: solvers follow differences that 16 bits do not hold.
+
     **Arguments:**
 
     - `observations`: one sequence or several, in the units of the data.
@@ -48,14 +50,17 @@ def infer(
             model, observations[None], inference, mask=mask, state=state, initial_context=initial_context, key=key
         )
         return jtu.tree_map(drop, answer)
+    if jnp.finfo(model.dtype).bits < 32:
+        model, *given = _cast((model, observations, state, initial_context), jnp.dtype(jnp.float32))
+        wide = infer(model, given[0], inference, mask=mask, state=given[1], initial_context=given[2], key=key)
+        return _cast(wide, observations.dtype)
     cell = LatentInference(model, inference)
-    is_fresh = state is None
     if state is None:
         state = cell.fresh_state(observations.shape[:1], initial_context, key=key)
     xs = observations if mask is None else (observations, mask)
 
     def infer_sequence(xs: PyTree, state: InferenceState) -> tuple[Solution, InferenceState]:
-        if not is_fresh or inference.start is None:
+        if inference.start is None:
             return scan(cell, xs, state)
         first, state = cell.begin(jtu.tree_map(lambda x: x[0], xs), state)
         rest, state = scan(cell, jtu.tree_map(lambda x: x[1:], xs), state)
@@ -105,7 +110,7 @@ def inference_trace(
 
         def step(iterate: Iterate, _) -> tuple[Iterate, LatentState]:
             iterate = solver.step(problem, iterate)
-            return iterate, iterate.state
+            return iterate, solver.finish(problem, iterate)
 
         return jax.lax.scan(step, solver.init(problem, state.last), length=num_steps)[1]
 
@@ -155,10 +160,14 @@ def reconstruct(model: TiDHy, latents: Float[Array, "*batch latents"]) -> Float[
 def expected_context(
     model: TiDHy, latents: Float[Array, " latents"], context_latents: Float[Array, " context"]
 ) -> Float[Array, " context"]:
-    """The context latents to expect one step later: a learned prior's mean, else unchanged."""
-    if model.prior is None or not model.prior.is_learned:
+    """The context latents to expect one step later: the prior's mean, unchanged without a prior."""
+    if model.prior is None:
         return context_latents
     return model.prior.mean(latents, context_latents)
+
+
+def _cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
+    return jtu.tree_map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def _check(
@@ -170,10 +179,18 @@ def _check(
             "`observations` must have shape (time, observations) or (sequences, time, observations), none of them "
             f"zero, with {model.observation_size} observations as in `model`; got {shape}."
         )
-    if mask is None:
-        return check_observations(model.likelihood, observations, jnp.ones(shape, bool)), None
-    if mask.shape not in (shape, shape[:-1]):
+    mask = full_mask(mask, shape)
+    is_observed = jnp.ones(shape, bool) if mask is None else mask
+    return check_observations(model.likelihood, observations, is_observed), mask
+
+
+def full_mask(mask: Bool[Array, "..."] | None, shape: tuple[int, ...]) -> Bool[Array, "..."] | None:
+    """A mask of time steps spread over the channels of observations of a shape.
+
+    **Raises:** `ValueError` if it has neither their shape nor that of their time steps.
+    """
+    if mask is None or mask.shape == shape:
+        return mask
+    if mask.shape != shape[:-1]:
         raise ValueError(f"`mask` must have the shape of `observations`, {shape}, or {shape[:-1]}; got {mask.shape}.")
-    if mask.ndim < observations.ndim:
-        mask = jnp.broadcast_to(mask[..., None], shape)
-    return check_observations(model.likelihood, observations, mask), mask
+    return jnp.broadcast_to(mask[..., None], shape)

@@ -147,7 +147,7 @@ class BalancedLoss(eqx.Module):
         leak, new_state = self.balance(now, norms, state)
         loss = jnp.sum(state.weights * losses) + leak
         for regularizer in self.loss.regularizers:
-            loss = loss + regularizer(model, inferred.solution)
+            loss = loss + regularizer(model, inferred.solution, inferred.is_step)
         metrics = self.loss.metrics(model, inferred)
         names = ("weight_reconstruction", "weight_prediction", "weight_temporal")
         metrics |= {name: new_state.weights[n] for n, name in enumerate(names)}
@@ -157,7 +157,7 @@ class BalancedLoss(eqx.Module):
         terms = inferred.terms(model)
         temporal = terms.temporal + terms.prior
         for regularizer in self.temporal_regularizers:
-            temporal = temporal + regularizer(model, inferred.solution)
+            temporal = temporal + regularizer(model, inferred.solution, inferred.is_step)
         return jnp.stack([terms.reconstruction, terms.prediction, temporal])
 
 

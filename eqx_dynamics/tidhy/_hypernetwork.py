@@ -88,30 +88,6 @@ class Hypernetwork(eqx.Module):
         return self.activation in _KINKED or self.gain_activation in _KINKED
 
 
-class Linearization(eqx.Module):
-    r"""A hypernetwork at one context: its pre-activations have the Jacobian $(T - p q^T) \mathrm{diag}(s)$."""
-
-    network: Hypernetwork
-    outputs: Float[Array, " weights_and_gains"]
-    mixture: Float[Array, " weights_and_gains"]
-    table: Float[Array, "weights_and_gains context"]
-    left: Float[Array, " weights_and_gains"]
-    right: Float[Array, " context"]
-    slope: Float[Array, " context"]
-
-    def output_jacobian(self) -> Float[Array, "weights_and_gains context"]:
-        """Of the pre-activations."""
-        return (self.table - self.left[:, None] * self.right[None, :]) * self.slope[None, :]
-
-    def pull(self, columns: Float[Array, "weights_and_gains rows"]) -> Float[Array, "rows context"]:
-        """Jacobian of `columns.T @ mixture`."""
-        _, vjp = jax.vjp(self.network.activate, self.outputs)
-        pulled = jax.vmap(lambda row: vjp(row)[0], 1, 1)(columns)
-        whole = small_product(pulled, self.table)
-        rest = small_product(pulled, self.left)
-        return (whole - rest[:, None] * self.right[None, :]) * self.slope[None, :]
-
-
 def small_product(
     matrix: Float[Array, " inner rows"], other: Float[Array, " inner *columns"]
 ) -> Float[Array, " rows *columns"]:
@@ -153,26 +129,23 @@ class Linearizer(eqx.Module):
         products = third.weight.T[:, :, None] * self.weight[:, None, :]
         self.table = jnp.reshape(products, (products.shape[0], -1))
 
-    def __call__(self, context_latents: Float[Array, " context"]) -> Linearization:
-        """The linearization at one context."""
-        network, (norm, third) = self.network, (self.network.mlp.norm, self.network.mlp.third)
+    def __call__(
+        self, context_latents: Float[Array, " context"]
+    ) -> tuple[Float[Array, " weights_and_gains"], Float[Array, "weights_and_gains context"]]:
+        """Pre-activations and their Jacobian at one context."""
+        norm, third = self.network.mlp.norm, self.network.mlp.third
         assert norm.weight is not None and norm.bias is not None and third.bias is not None
         squashed, slope = context_latents, jnp.ones_like(context_latents)
-        if network.squash is not None:
-            squashed, slope = jax.jvp(network.squash, (context_latents,), (slope,))
+        if self.network.squash is not None:
+            squashed, slope = jax.jvp(self.network.squash, (context_latents,), (slope,))
         centered = self.weight @ squashed + self.bias
         inverse = jax.lax.rsqrt(jnp.mean(centered**2) + norm.eps)
         normed = inverse * centered
         scaled = norm.weight * normed + norm.bias
-        hidden = jax.nn.elu(scaled)
-        gain = inverse * norm.weight * jnp.where(scaled > 0, 1.0, hidden + 1.0)
+        slopes = jnp.exp(jnp.minimum(scaled, 0.0))  # of ELU, which is this minus one below zero (`expm1` is slow)
+        hidden = jnp.where(scaled > 0, scaled, slopes - 1)
+        gain = inverse * norm.weight * slopes
         outputs = third.weight @ hidden + third.bias
-        return Linearization(
-            network,
-            outputs,
-            network.activate(outputs),
-            table=jnp.reshape(gain @ self.table, (outputs.shape[0], -1)),
-            left=third.weight @ (gain * normed) / normed.shape[0],
-            right=normed @ self.weight,
-            slope=slope,
-        )
+        whole = jnp.reshape(gain @ self.table, (outputs.shape[0], -1))
+        left, right = third.weight @ (gain * normed) / normed.shape[0], normed @ self.weight
+        return outputs, (whole - left[:, None] * right[None, :]) * slope[None, :]

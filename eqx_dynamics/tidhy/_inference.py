@@ -124,10 +124,12 @@ class LatentInference(AbstractCell[InferenceState]):
         return self._finish(self.inference.solver(problem, state.last))
 
     def begin(self, x: PyTree, state: InferenceState) -> tuple[Solution, InferenceState]:
-        """Infer the first time step of a sequence by `inference.start`."""
+        """`self(x, state)`; but a sequence that has not started is started by `inference.start`, if there is one."""
+        later = self(x, state)
         if self.inference.start is None:
-            return self(x, state)
-        return self._finish(self.inference.start(self.problem(x, state), state.last))
+            return later
+        first = self._finish(self.inference.start(self.problem(x, state), state.last))
+        return jtu.tree_map(lambda a, b: jnp.where(state.is_started, a, b), later, first)
 
     def problem(self, x: PyTree, state: InferenceState) -> StepProblem:
         """What the solver is given at this step."""
@@ -148,6 +150,16 @@ class LatentInference(AbstractCell[InferenceState]):
             solution = freeze(solution)
         last = LatentState(solution.latents, solution.context_latents)
         return solution, InferenceState(last, jnp.ones_like(solution.has_diverged))
+
+
+def state_at(inferred: Any, place: Any) -> InferenceState:
+    """The state after chosen time steps of a `Solution` or `Record`, to `forecast` or to carry on from.
+
+    **Arguments:** `place`: index into the leading axes, such as `(jnp.arange(num_sequences), lengths - 1)`: the last
+    true time step of ragged sequences. (The state that `infer` returns lies at the end of their padding.)
+    """
+    last = LatentState(inferred.latents[place], inferred.context_latents[place])
+    return InferenceState(last, jnp.ones(last.latents.shape[:-1], bool))
 
 
 def start_state(model: TiDHy, context_latents: Float[Array, "*batch context"]) -> InferenceState:

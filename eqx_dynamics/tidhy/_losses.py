@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ._drivers import infer, reconstruct
+from ._drivers import expected_context, full_mask, infer, reconstruct
 from ._inference import Inference, InferenceState, LatentInference
 from ._model import TiDHy
 from ._problem import Objective, freeze
@@ -17,11 +17,13 @@ from ._types import LatentState, RealScalar, Solution
 class Windows(eqx.Module):
     """A batch for `TiDHyLoss`: observations, and what is missing.
 
-    `mask` is False where an entry is missing or padding, shape `(batch, time)` or that of `observations`.
+    `mask` is False where an entry is missing or padding, shape `(batch, time)` or that of `observations`. `is_first`
+    matters to `StatefulLoss` only: True where a window begins a recording, so that no state is carried into it.
     """
 
     observations: Float[Array, "batch time observations"]
     mask: Bool[Array, "..."] | None = None
+    is_first: Bool[Array, " batch"] | None = None
 
 
 class LossTerms(eqx.Module):
@@ -51,10 +53,13 @@ def loss_terms(
     before: InferenceState,
     objective: Objective,
     mask: Bool[Array, "batch time observations"] | None = None,
+    *,
+    is_forecast: bool = False,
 ) -> LossTerms:
     """The terms of the loss for inferred latents, differentiable in the model.
 
-    **Arguments:** `before`: the state that inference started from; `objective`: its `temporal` weight is used.
+    **Arguments:** `before`: the state that inference started from; `objective`: its `temporal` weight is used;
+    `is_forecast`: see `TiDHyLoss`.
     """
     is_observed = jnp.ones(observations.shape, bool) if mask is None else mask
     observations = jnp.where(is_observed, observations, 0.0)
@@ -68,7 +73,10 @@ def loss_terms(
             entries = model.likelihood.nll(model.decoder(r), observation)
             return jnp.sum(jnp.where(is_observed, entries, 0.0))
 
-        predicted = model.predict(previous.latents, context_latents)
+        context = context_latents
+        if is_forecast:
+            context = expected_context(model, previous.latents, previous.context_latents)
+        predicted = model.predict(previous.latents, context)
         change = objective.temporal * jnp.sum((latents - predicted) ** 2)
         prior = jnp.zeros_like(change)
         if model.prior is not None and model.prior.is_learned:
@@ -123,10 +131,24 @@ class Inferred(eqx.Module):
     before: InferenceState
     after: InferenceState
     objective: Objective
+    is_forecast: bool = eqx.field(static=True, default=False)
+
+    @property
+    def is_step(self) -> Bool[Array, "batch time"] | None:
+        """Time steps with anything observed; None for all."""
+        return None if self.mask is None else jnp.any(self.mask, axis=-1)
 
     def terms(self, model: TiDHy) -> LossTerms:
         """The terms of the loss, with the latents as they are."""
-        return loss_terms(model, self.observations, self.solution, self.before, self.objective, self.mask)
+        return loss_terms(
+            model,
+            self.observations,
+            self.solution,
+            self.before,
+            self.objective,
+            self.mask,
+            is_forecast=self.is_forecast,
+        )
 
 
 class TiDHyLoss(eqx.Module):
@@ -135,13 +157,17 @@ class TiDHyLoss(eqx.Module):
     **Arguments:**
 
     - `inference`: how latents are found; its `objective.temporal` also weighs the temporal term.
-    - `regularizers`: each `(model, solution) -> scalar`, such as `BasisSimilarity`.
+    - `regularizers`: each `(model, solution, is_step) -> scalar`, such as `BasisSimilarity`.
     - `weights`: of the terms, in the order of `LossTerms`.
+    - `is_forecast`: predictions use the context expected from the step before, not the one inferred with the
+      observation in sight (published). The latter rewards a hypernetwork that lets the context follow every
+      observation; a forecast does not. Made for a solver that differentiates through time (`Unrolled`, `Implicit`).
     """
 
     inference: Inference
     regularizers: tuple[Regularizer, ...] = ()
     weights: tuple[RealScalar, RealScalar, RealScalar, RealScalar] = (1.0, 1.0, 1.0, 1.0)
+    is_forecast: bool = eqx.field(static=True, default=False)
 
     def __call__(
         self, model: TiDHy, batch: Windows | Float[Array, "batch time observations"], key: PRNGKeyArray | None
@@ -166,8 +192,7 @@ class TiDHyLoss(eqx.Module):
         """Latents of a batch; `state` carries on from the window before, `initial_context` starts fresh ones."""
         batch = batch if isinstance(batch, Windows) else Windows(batch)
         observations, mask = batch.observations, batch.mask
-        if mask is not None and mask.ndim == 2:
-            mask = jnp.broadcast_to(mask[..., None], observations.shape)
+        mask = full_mask(mask, observations.shape)
         before = state
         if before is None:
             cell = LatentInference(model, self.inference)
@@ -176,7 +201,7 @@ class TiDHyLoss(eqx.Module):
         solution, after = infer(
             model, observations, self.inference, mask=mask, state=state, initial_context=initial_context
         )
-        return Inferred(observations, mask, solution, before, after, self.inference.objective)
+        return Inferred(observations, mask, solution, before, after, self.inference.objective, self.is_forecast)
 
     def total(self, model: TiDHy, inferred: Inferred) -> Float[Array, ""]:
         """The loss, given latents."""
@@ -184,7 +209,7 @@ class TiDHyLoss(eqx.Module):
         leaves = (terms.reconstruction, terms.prediction, terms.temporal, terms.prior)
         loss = sum((w * term for w, term in zip(self.weights, leaves, strict=True)), jnp.zeros_like(leaves[0]))
         for regularizer in self.regularizers:
-            loss = loss + regularizer(model, inferred.solution)
+            loss = loss + regularizer(model, inferred.solution, inferred.is_step)
         return loss
 
     def metrics(self, model: TiDHy, inferred: Inferred) -> dict[str, Array]:
@@ -206,7 +231,8 @@ class StatefulLoss(eqx.Module):
     """`TiDHyLoss` whose sequences go on from batch to batch: each batch is the next window of the same recordings.
 
     Use it with `make_step(loss, ...)` and `statistics=loss.init_state(model, batch_size)`; gradients stay within one
-    window. (The published `stateful` option stores the latents and never reads them.)
+    window. `Windows.is_first` says where recordings begin, at the second epoch for instance. (The published `stateful`
+    option stores the latents and never reads them.)
     """
 
     loss: TiDHyLoss
@@ -223,5 +249,9 @@ class StatefulLoss(eqx.Module):
         state: InferenceState,
     ) -> tuple[Float[Array, ""], dict[str, Array], InferenceState]:
         """Loss, metrics and the latents at the end of the window."""
+        if isinstance(batch, Windows) and batch.is_first is not None:
+            fresh = self.init_state(model, batch.observations.shape[0], key=key)
+            choose = jax.vmap(lambda first, a, b: jtu.tree_map(lambda a, b: jnp.where(first, a, b), a, b))
+            state = choose(batch.is_first, fresh, state)
         inferred = self.loss.infer(model, batch, key, state=state)
         return self.loss.total(model, inferred), self.loss.metrics(model, inferred), freeze(inferred.after)

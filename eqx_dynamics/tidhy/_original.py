@@ -101,17 +101,23 @@ def _from_flax(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def normalize(model: TiDHy) -> TiDHy:
     """Unit-length decoder columns (one per latent) and components of unit Frobenius norm, as the PyTorch code can do.
 
-    Only what is linear is touched: the columns of a `LinearDecoder`, the matrices of a `FullRankTransition`.
+    What is zero stays zero. Only what is linear is touched: the columns of a `LinearDecoder`, the matrices of a
+    `FullRankTransition`.
     """
     if isinstance(model.decoder, LinearDecoder):
         weight = model.decoder.linear.weight
-        unit = weight / jnp.linalg.norm(weight, axis=0, keepdims=True)
+        unit = _unit(weight, axis=0)
         model = eqx.tree_at(lambda m: m.decoder.linear.weight, model, unit)
     if isinstance(model.transition, FullRankTransition):
         basis = model.transition.basis
-        unit = basis / jnp.linalg.norm(basis, axis=(1, 2), keepdims=True)
+        unit = _unit(basis, axis=(1, 2))
         model = eqx.tree_at(lambda m: m.transition.basis, model, unit)
     return model
+
+
+def _unit(x: Array, axis: int | tuple[int, int]) -> Array:
+    norm = jnp.linalg.norm(x, axis=axis, keepdims=True)
+    return x / jnp.where(norm > 0, norm, 1.0)
 
 
 def clip_like_torch(max_norm: float) -> optax.GradientTransformation:

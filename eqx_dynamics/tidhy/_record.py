@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ._drivers import expected_context, infer
+from ._drivers import expected_context, full_mask, infer
 from ._inference import Inference, InferenceState
 from ._losses import shift
 from ._model import TiDHy
-from ._types import Solution
+from ._types import LatentState, Solution
 
 
 class Record(eqx.Module):
@@ -70,8 +70,7 @@ def record(
         observations, solution, mask, state, initial_context = jtu.tree_map(
             lambda leaf: leaf[None], (observations, solution, mask, state, initial_context)
         )
-    if mask is not None and mask.ndim == 2:
-        mask = jnp.broadcast_to(mask[..., None], observations.shape)
+    mask = full_mask(mask, observations.shape)
     answer = describe(model, observations, solution, mask=mask, before=state, initial_context=initial_context)
     return (jtu.tree_map(lambda leaf: leaf[0], answer) if add_axis else answer), final
 
@@ -135,7 +134,5 @@ def fresh_state(
     initial_context: Float[Array, "sequences context"] | None,
 ) -> InferenceState:
     """The state before the first step of fresh sequences: zero latents, the given or a zero context."""
-    from ._types import LatentState
-
     context = jnp.zeros_like(context_latents) if initial_context is None else initial_context
     return InferenceState(LatentState(jnp.zeros_like(latents), context), jnp.zeros(latents.shape[0], bool))

@@ -6,28 +6,33 @@ count of non-zeros has no gradient either.
 """
 
 import abc
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._decoders import LinearDecoder
 from ._model import TiDHy
 from ._types import RealScalar, Solution
 
 
+# Which time steps of which sequences are part of the data; None for all.
+IsStep: TypeAlias = Bool[Array, "batch time"] | None
+
+
 class Regularizer(eqx.Module):
-    """A weighted penalty, `(model, solution) -> scalar`."""
+    """A weighted penalty, `(model, solution, is_step) -> scalar`."""
 
     weight: eqx.AbstractVar[RealScalar]
 
     @abc.abstractmethod
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
-        """The penalty without its weight."""
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
+        """The penalty without its weight; time steps where `is_step` is False (padding) do not count."""
 
-    def __call__(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
-        return self.weight * self.value(model, solution)
+    def __call__(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
+        return self.weight * self.value(model, solution, is_step)
 
 
 class BasisSimilarity(Regularizer):
@@ -39,7 +44,7 @@ class BasisSimilarity(Regularizer):
     weight: RealScalar = 5.0
     within: bool = eqx.field(static=True, default=False)
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         basis = model.transition.transition_basis
         if self.within:
             return jnp.sum(jax.vmap(_similarity)(basis))
@@ -51,7 +56,7 @@ class NuclearNorm(Regularizer):
 
     weight: RealScalar = 1e-3
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         return jnp.sum(jnp.linalg.svd(model.transition.transition_basis, compute_uv=False))
 
 
@@ -60,7 +65,7 @@ class BasisL1(Regularizer):
 
     weight: RealScalar = 1e-3
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         return jnp.sum(jnp.abs(model.transition.transition_basis))
 
 
@@ -69,7 +74,7 @@ class HypernetworkL1(Regularizer):
 
     weight: RealScalar = 1e-3
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         return jnp.sum(jnp.abs(model.hypernetwork.mlp.third.weight))
 
 
@@ -79,7 +84,7 @@ class HypernetworkOrthogonality(Regularizer):
 
     weight: RealScalar = 5.0
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         columns = model.hypernetwork.mlp.first.weight.T
         return _similarity(columns) / columns.shape[0]
 
@@ -89,7 +94,7 @@ class DecoderL1(Regularizer):
 
     weight: RealScalar = 1e-3
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         return jnp.sum(jnp.abs(_decoder_weight(model)))
 
 
@@ -102,10 +107,10 @@ class DecoderOrthogonality(Regularizer):
     weight: RealScalar = 0.1
     normalized: bool = eqx.field(static=True, default=False)
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         columns = _decoder_weight(model)
         if self.normalized:
-            columns = columns / jnp.maximum(jnp.linalg.norm(columns, axis=0, keepdims=True), 1e-8)
+            columns = _unit(columns.T).T
         distance = (columns.T @ columns - jnp.eye(columns.shape[1], dtype=columns.dtype)) ** 2
         return jnp.sum(distance) if self.normalized else jnp.mean(distance)
 
@@ -115,8 +120,8 @@ class WeightL1(Regularizer):
 
     weight: RealScalar = 0.01
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
-        return jnp.mean(jnp.sum(jnp.abs(mixture_weights(model, solution)), axis=-1))
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
+        return _mean(jnp.sum(jnp.abs(mixture_weights(model, solution)), axis=-1), is_step)
 
 
 class AdaptiveWeightSparsity(Regularizer):
@@ -130,12 +135,12 @@ class AdaptiveWeightSparsity(Regularizer):
     target: RealScalar = 0.6
     sharpness: RealScalar = 1.0
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         weights = mixture_weights(model, solution)
         is_small = (jnp.abs(weights) < 1e-3).astype(weights.dtype)
         excess = jnp.clip(self.target - jnp.mean(is_small, axis=-1), -5.0, 5.0)
         factor = jnp.clip(jnp.exp(self.sharpness * excess), 0.01, 100.0)
-        return jnp.mean(factor * jnp.sum(jnp.abs(weights), axis=-1))
+        return _mean(factor * jnp.sum(jnp.abs(weights), axis=-1), is_step)
 
 
 class ComponentCount(Regularizer):
@@ -147,12 +152,12 @@ class ComponentCount(Regularizer):
     weight: RealScalar = 0.01
     active_ratio: RealScalar = 0.5
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         weights = jnp.abs(mixture_weights(model, solution))
         shares = weights / (jnp.sum(weights, axis=-1, keepdims=True) + 1e-8)
         ranks = jnp.arange(weights.shape[-1], dtype=weights.dtype)
         gates = jax.nn.sigmoid(2 * (ranks - self.active_ratio * weights.shape[-1]))
-        return jnp.mean(jnp.sort(shares, axis=-1, descending=True) @ gates)
+        return _mean(jnp.sort(shares, axis=-1, descending=True) @ gates, is_step)
 
 
 class SelectiveWeights(Regularizer):
@@ -166,12 +171,12 @@ class SelectiveWeights(Regularizer):
     active_ratio: RealScalar = 0.5
     temperature: RealScalar = 1.0
 
-    def value(self, model: TiDHy, solution: Solution) -> Float[Array, ""]:
+    def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
         weights = mixture_weights(model, solution)
         shares = jnp.sort(jax.nn.softmax(weights / self.temperature, axis=-1), axis=-1, descending=True)
         ranks = jnp.arange(weights.shape[-1], dtype=weights.dtype) / weights.shape[-1]
         gates = jax.nn.sigmoid(10 * (jnp.clip(self.active_ratio, 0.1, 0.9) - ranks))
-        return jnp.mean(shares @ (1 - gates) - 0.5 * (shares @ gates))
+        return _mean(shares @ (1 - gates) - 0.5 * (shares @ gates), is_step)
 
 
 def mixture_weights(model: TiDHy, solution: Solution) -> Float[Array, "steps components"]:
@@ -181,8 +186,21 @@ def mixture_weights(model: TiDHy, solution: Solution) -> Float[Array, "steps com
 
 
 def _similarity(rows: Float[Array, "rows dim"]) -> Float[Array, ""]:
-    unit = rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-8)
+    unit = _unit(rows)
     return jnp.sum(jnp.abs(jnp.triu(unit @ unit.T, k=1)))
+
+
+def _unit(rows: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
+    """Rows of unit length; zero rows stay, with a finite gradient."""
+    return rows * jax.lax.rsqrt(jnp.maximum(jnp.sum(rows**2, axis=1, keepdims=True), 1e-16))
+
+
+def _mean(values: Float[Array, " steps"], is_step: IsStep) -> Float[Array, ""]:
+    """The mean over the time steps that are part of the data."""
+    if is_step is None:
+        return jnp.mean(values)
+    counts = jnp.reshape(is_step, -1)
+    return jnp.sum(jnp.where(counts, values, 0.0)) / jnp.maximum(jnp.sum(counts), 1).astype(values.dtype)
 
 
 def _decoder_weight(model: TiDHy) -> Float[Array, "out in"]:

@@ -40,7 +40,8 @@ class AbstractLatentSolver(eqx.Module):
 
 
 class Iterate(eqx.Module):
-    """One iterate: latents, the solver's own memory, how many updates were made and whether they have settled."""
+    """One iterate: what `finish` makes latents of (often the latents), the solver's own memory, how many updates were
+    made and whether they have settled."""
 
     state: LatentState
     memory: Any
@@ -65,30 +66,30 @@ class AbstractIterativeSolver(AbstractLatentSolver):
     def step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
         """The next iterate."""
 
+    @abc.abstractmethod
+    def finish(self, problem: StepProblem, iterate: Iterate) -> LatentState:
+        """The latents of an iterate: of the last one, so that what only they need is computed once."""
+
     def __call__(self, problem: StepProblem, previous: LatentState) -> Solution:
         problem = self.focus(problem)
         first = self.init(problem, previous)
-        return run(self.step, problem, first, self.max_steps)
+        last = run(self.step, problem, first, self.max_steps)
+        return solution(problem, first.state, last, self.finish(problem, last))
 
 
-def run(step: Any, problem: StepProblem, first: Iterate, max_steps: int) -> Solution:
-    """Iterate until convergence, divergence or `max_steps`; after a divergence the first guess is returned."""
+def run(step: Any, problem: StepProblem, first: Iterate, max_steps: int) -> Iterate:
+    """Iterate until convergence, divergence or `max_steps`."""
 
-    def keep_going(carry: tuple[Iterate, Bool[Array, ""]]) -> Bool[Array, ""]:
-        iterate, has_diverged = carry
-        return ~iterate.is_converged & ~has_diverged & (iterate.num_steps < max_steps)
+    def keep_going(iterate: Iterate) -> Bool[Array, ""]:
+        return ~iterate.is_converged & is_bounded(iterate.state) & (iterate.num_steps < max_steps)
 
-    def body(carry: tuple[Iterate, Bool[Array, ""]]) -> tuple[Iterate, Bool[Array, ""]]:
-        iterate = step(problem, carry[0])
-        return iterate, ~is_bounded(iterate.state)
-
-    last, has_diverged = jax.lax.while_loop(keep_going, body, (first, ~is_bounded(first.state)))
-    return solution(problem, first.state, last, has_diverged)
+    return jax.lax.while_loop(keep_going, lambda iterate: step(problem, iterate), first)
 
 
-def solution(problem: StepProblem, first: LatentState, last: Iterate, has_diverged: Bool[Array, ""]) -> Solution:
-    """The last iterate with its objective; `first` in its place if it diverged."""
-    state = jtu.tree_map(lambda a, b: jnp.where(has_diverged, a, b), first, last.state)
+def solution(problem: StepProblem, first: LatentState, last: Iterate, state: LatentState) -> Solution:
+    """The latents `state` of the last iterate with their objective; `first` in their place if they diverged."""
+    has_diverged = ~(is_bounded(last.state) & is_bounded(state))
+    state = jtu.tree_map(lambda a, b: jnp.where(has_diverged, a, b), first, state)
     result = RESULTS.where(last.is_converged, RESULTS.successful, RESULTS.max_steps_reached)
     result = RESULTS.where(has_diverged, RESULTS.diverged, result)
     return Solution(state.latents, state.context_latents, result, last.num_steps, problem(state))

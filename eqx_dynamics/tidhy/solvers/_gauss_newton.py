@@ -18,15 +18,16 @@ from ._base import AbstractIterativeSolver, Iterate
 
 
 class _Reduced(eqx.Module):
-    r"""$\phi(h) = \min_r J(r, h)$ up to a constant, in the eigenbasis of $C^T C$ (eigenvalues $s$).
+    r"""$\phi(h) = \min_r J(r, h)$ up to a constant: a quadratic form in the mixture weights $w(h)$, plus the prior.
 
-    $\phi(h) = \sum_i d_i v_i^2 - 2 q_i v_i + \lambda_h \lVert h - \mu \rVert^2$, with $v = E^T \bar r(h)$,
-    $d = \lambda s / (s + \lambda)$ and $q = \lambda (E^T C^T (x - b)) / (s + \lambda)$.
+    $\phi(h) = w^T Q w - 2 \ell^T w + \lambda_h \lVert h - \mu \rVert^2$. In the eigenbasis $E$ of $C^T C$ (eigenvalues
+    $s$), with the rows $p_i$ of `columns` and $g = E^T C^T (x - b)$, $Q = \sum_i p_{im} p_{in} \lambda s_i / (s_i +
+    \lambda)$ and $\ell = \sum_i p_{im} \lambda g_i / (s_i + \lambda)$.
     """
 
-    columns: Float[Array, "weights_and_gains latents"]
-    curvature: Float[Array, " latents"]
-    linear: Float[Array, " latents"]
+    columns: Float[Array, "latents weights_and_gains"]
+    quadratic: Float[Array, "weights_and_gains weights_and_gains"]
+    linear: Float[Array, " weights_and_gains"]
     data: Float[Array, " latents"]
     scale: Float[Array, ""]
     eigenvalues: Float[Array, " latents"]
@@ -43,16 +44,18 @@ class _Reduced(eqx.Module):
             eigenvalues, eigenvectors = _eigen(weight)
         scale = problem.temporal_weight
         self.data = eigenvectors.T @ (weight.T @ (problem.observation - decoder.linear.bias))
-        self.columns = (eigenvectors.T @ problem.columns).T
-        self.curvature = scale * eigenvalues / (eigenvalues + scale)
-        self.linear = scale * self.data / (eigenvalues + scale)
-        self.scale = jnp.sum(self.linear**2 / (self.curvature + 1e-12))
+        self.columns = eigenvectors.T @ problem.columns
+        curvature = scale * eigenvalues / (eigenvalues + scale)
+        pull = scale * self.data / (eigenvalues + scale)
+        self.quadratic = small_product(self.columns, curvature[:, None] * self.columns)
+        self.linear = small_product(self.columns, pull)
+        self.scale = jnp.sum(pull**2 / (curvature + 1e-12))
         self.eigenvalues = eigenvalues
         self.eigenvectors = eigenvectors
 
-    def latents(self, prediction: Float[Array, " latents"], scale: Float[Array, ""]) -> Float[Array, " latents"]:
-        r"""$r^* = (C^T C + \lambda I)^{-1} (C^T (x - b) + \lambda \bar r)$, from $v$."""
-        return self.eigenvectors @ ((self.data + scale * prediction) / (self.eigenvalues + scale))
+    def latents(self, mixture: Float[Array, " weights_and_gains"], scale: Float[Array, ""]) -> Float[Array, " latents"]:
+        r"""$r^* = (C^T C + \lambda I)^{-1} (C^T (x - b) + \lambda \bar r)$."""
+        return self.eigenvectors @ ((self.data + scale * (self.columns @ mixture)) / (self.eigenvalues + scale))
 
 
 class ReducedGaussNewton(AbstractIterativeSolver):
@@ -109,32 +112,37 @@ class ReducedGaussNewton(AbstractIterativeSolver):
 
     def init(self, problem: StepProblem, previous: LatentState) -> Iterate:
         # The first step goes nowhere and evaluates the start: what a step computes is then compiled once.
-        dtype, hidden = previous.latents.dtype, problem.model.hypernetwork
-        num_outputs = problem.columns.shape[1] if hidden.has_kinks else None
-        point = _Point.unknown(previous, num_outputs)
-        hold = None if num_outputs is None else jnp.zeros(num_outputs, bool)
-        memory = (jnp.asarray(self.damping / _SHRINK, dtype), point, hold)
+        size = (problem.columns.shape[1], previous.context_latents.shape[0])
+        point = _Point.unknown(size, previous.latents.dtype, problem.model.hypernetwork.has_kinks)
+        hold = None if point.outputs is None else jnp.zeros(size[0], bool)
+        memory = (jnp.asarray(self.damping / _SHRINK, previous.latents.dtype), point, hold)
         return Iterate(previous, memory, jnp.full((), -1, jnp.int32), jnp.zeros((), bool))
 
     def step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
-        damping, point, hold = iterate.memory
-        move = jnp.where(jnp.isfinite(point.value), point.newton(problem, damping, hold), 0.0)
-        new = _Point.at(problem, point.context_latents - move)
+        (damping, point, hold), context = iterate.memory, iterate.state.context_latents
+        move = jnp.where(jnp.isfinite(point.value), point.newton(problem, context, damping, hold), 0.0)
+        new = _Point.at(problem, context - move)
         is_better = new.value < point.value  # false for NaN
         scale = jnp.abs(point.value) + problem.prepared.scale
         is_settled = jnp.abs(point.value - new.value) < self.tolerance * scale
-        is_free = jnp.ones((), bool) if hold is None else ~jnp.any(hold)
+        is_free, is_blamed = jnp.ones((), bool), jnp.ones((), bool)
         if hold is not None and new.outputs is not None and point.outputs is not None:
-            crossed = (new.outputs > 0) != (point.outputs > 0)
             # A free step that fails across kinks is tried again along them; then only is the damping to blame.
-            hold = crossed & is_free & ~is_better
+            is_free = ~jnp.any(hold)
+            hold = ((new.outputs > 0) != (point.outputs > 0)) & is_free & ~is_better
             is_blamed = ~jnp.any(hold)
-        else:
-            is_blamed = jnp.ones((), bool)
         damping = damping * jnp.where(is_better, _SHRINK, jnp.where(is_blamed, 4.0, 1.0))
         point = jtu.tree_map(lambda n, o: jnp.where(is_better, n, o), new, point)
+        context = jnp.where(is_better, context - move, context)
+        # If not even the start could be evaluated, there is nothing to go on from: a divergence.
+        context = jnp.where(jnp.isfinite(point.value), context, jnp.nan)
         is_settled = is_settled & (is_better | ~is_free)
-        return Iterate(point.state(problem), (damping, point, hold), iterate.num_steps + 1, is_settled)
+        state = LatentState(iterate.state.latents, context)
+        return Iterate(state, (damping, point, hold), iterate.num_steps + 1, is_settled)
+
+    def finish(self, problem: StepProblem, iterate: Iterate) -> LatentState:
+        latents = problem.prepared.latents(iterate.memory[1].mixture, problem.temporal_weight)
+        return LatentState(latents, iterate.state.context_latents)
 
 
 # What a step that lowers the objective does to the damping.
@@ -142,74 +150,63 @@ _SHRINK = 0.3
 
 
 class _Point(eqx.Module):
-    """The reduced problem to second order at one context: half its gradient and half its Gauss-Newton matrix."""
+    """The reduced problem at one context: its value, half its gradient with respect to the mixture, and their Jacobian;
+    with kinks also the pre-activations and theirs."""
 
-    context_latents: Float[Array, " context"]
-    prediction: Float[Array, " latents"]
     value: Float[Array, ""]
-    jacobian: Float[Array, "latents context"]
-    matrix: Float[Array, "context context"]
+    mixture: Float[Array, " weights_and_gains"]
+    gradient: Float[Array, " weights_and_gains"]
+    jacobian: Float[Array, "weights_and_gains context"]
     outputs: Float[Array, " weights_and_gains"] | None
     output_jacobian: Float[Array, "weights_and_gains context"] | None
 
     @classmethod
     def at(cls, problem: StepProblem, context_latents: Float[Array, " context"]) -> "_Point":
         """Everything evaluated."""
-        reduced: _Reduced = problem.prepared
-        near = reduced.linearizer(context_latents)
+        reduced, network = problem.prepared, problem.model.hypernetwork
+        outputs, output_jacobian = reduced.linearizer(context_latents)
+        mixture, push = jax.linearize(network.activate, outputs)
+        gradient = small_product(reduced.quadratic, mixture) - reduced.linear
         distance = context_latents - problem.prior_mean
-        prediction, jacobian = small_product(reduced.columns, near.mixture), near.pull(reduced.columns)
-        weighted = reduced.curvature * prediction
-        value = jnp.sum((weighted - 2 * reduced.linear) * prediction)
-        has_kinks = problem.model.hypernetwork.has_kinks
         return cls(
-            context_latents,
-            prediction,
-            value=value + problem.prior_precision * jnp.sum(distance**2),
-            jacobian=jacobian,
-            matrix=small_product(jacobian, reduced.curvature[:, None] * jacobian),
-            outputs=near.outputs if has_kinks else None,
-            output_jacobian=near.output_jacobian() if has_kinks else None,
+            jnp.sum(mixture * (gradient - reduced.linear)) + problem.prior_precision * jnp.sum(distance**2),
+            mixture,
+            gradient,
+            jax.vmap(push, 1, 1)(output_jacobian),
+            outputs if network.has_kinks else None,
+            output_jacobian if network.has_kinks else None,
         )
 
     @classmethod
-    def unknown(cls, start: LatentState, num_outputs: int | None) -> "_Point":
-        """Nothing known but the context: worse than any other point, and without a slope."""
-        context_latents, size = start.context_latents, start.context_latents.shape[0]
-        zeros = lambda *shape: jnp.zeros(shape, context_latents.dtype)  # noqa: E731
-        return cls(
-            context_latents,
-            prediction=zeros(start.latents.shape[0]),
-            value=zeros() + jnp.inf,
-            jacobian=zeros(start.latents.shape[0], size),
-            matrix=zeros(size, size),
-            outputs=None if num_outputs is None else zeros(num_outputs),
-            output_jacobian=None if num_outputs is None else zeros(num_outputs, size),
-        )
-
-    def state(self, problem: StepProblem) -> LatentState:
-        """Context latents with the latents that belong to them; NaN, and so a divergence, if nothing is known."""
-        latents = problem.prepared.latents(self.prediction, problem.temporal_weight)
-        return LatentState(jnp.where(jnp.isfinite(self.value), latents, jnp.nan), self.context_latents)
+    def unknown(cls, size: tuple[int, int], dtype: jnp.dtype, has_kinks: bool) -> "_Point":
+        """Worse than any other point, and without a slope."""
+        vector, matrix = jnp.zeros(size[0], dtype), jnp.zeros(size, dtype)
+        kinks = (vector, matrix) if has_kinks else (None, None)
+        return cls(jnp.full((), jnp.inf, dtype), vector, vector, matrix, *kinks)
 
     def newton(
-        self, problem: StepProblem, damping: Float[Array, ""], hold: Bool[Array, " weights_and_gains"] | None
+        self,
+        problem: StepProblem,
+        context_latents: Float[Array, " context"],
+        damping: Float[Array, ""],
+        hold: Bool[Array, " weights_and_gains"] | None,
     ) -> Float[Array, " context"]:
         """The damped step; pre-activations under `hold` are led to zero, where their kinks are."""
-        reduced, matrix = problem.prepared, self.matrix
-        slope = small_product(self.jacobian, reduced.curvature * self.prediction - reduced.linear)
-        slope = slope + problem.prior_precision * (self.context_latents - problem.prior_mean)
+        curved = small_product(problem.prepared.quadratic, self.jacobian)
+        system = small_product(self.jacobian, _beside(curved, self.gradient))
+        pull_back = problem.prior_precision * (context_latents - problem.prior_mean)
+        system = _beside(system[:, :-1], system[:, -1] + pull_back)
+        matrix, slope = system[:, :-1], system[:, -1]
         mean_curvature = jnp.trace(matrix) / slope.shape[0] + 1e-6
         if hold is not None and self.outputs is not None and self.output_jacobian is not None:
             sizes = jnp.sum(self.output_jacobian**2, axis=1)
             # As stiff as the precision allows: what leaks through is paid for at the slope of the kink.
             stiffness = (1 + damping) * mean_curvature / jnp.finfo(slope.dtype).eps ** 0.5
-            penalty = jnp.where(hold, stiffness / (sizes + 1e-6), 0.0)
-            stiff = penalty[:, None] * self.output_jacobian
+            stiff = jnp.where(hold, stiffness / (sizes + 1e-6), 0.0)[:, None] * self.output_jacobian
             slope = slope + small_product(stiff, self.outputs)
             matrix = matrix + small_product(stiff, self.output_jacobian)
         diagonal = damping * mean_curvature + problem.prior_precision
-        return solve_positive(matrix + diagonal * jnp.eye(slope.shape[0], dtype=slope.dtype), slope)
+        return solve_positive(_beside(matrix + diagonal * jnp.eye(slope.shape[0], dtype=slope.dtype), slope))
 
 
 def _eigen(weight: Float[Array, "observations latents"]) -> tuple[Float[Array, " latents"], Array]:
@@ -217,20 +214,34 @@ def _eigen(weight: Float[Array, "observations latents"]) -> tuple[Float[Array, "
     return jnp.maximum(eigenvalues, 0.0), eigenvectors
 
 
-def compute_once(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`x`, which the compiler may not compute again inside whatever uses it: by default it fuses a chain of small
-    products into every user of the last, each with all the work of those before."""
-    return jax.lax.optimization_barrier(x)
+def _beside(matrix: Float[Array, "rows columns"], column: Float[Array, " rows"]) -> Float[Array, "rows wider"]:
+    """A matrix with one more column, computed once: a sum or product that goes into small products would be computed
+    again in each of their terms (what is concatenated is not, if the compiler cannot see through it)."""
+    return _opaque(jnp.concatenate([matrix, column[:, None]], axis=1))
 
 
-def solve_positive(matrix: Float[Array, "dim dim"], vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
-    """Solution of a small positive definite system by elimination without pivots, written out.
+@jax.custom_batching.custom_vmap
+def solve_positive(system: Float[Array, "dim dim_and_one"]) -> Float[Array, " dim"]:
+    """Solution of a small positive definite system, its right side the last column, by elimination without pivots,
+    written out.
 
-    A factorisation routine is called once per matrix; this is a handful of vector operations on all of them at once.
+    A factorisation routine is called once per matrix; this is a handful of vector operations on all systems of a `vmap`
+    at once, which lie along the last axis.
     """
-    table = jnp.concatenate([matrix, vector[:, None]], axis=1)
-    for _ in range(vector.shape[0]):  # the first column is eliminated and dropped, its row moves to the end
-        row = table[0] / table[0, 0]
-        rest = table[1:] - table[1:, :1] * row[None]
-        table = compute_once(jnp.concatenate([rest[:, 1:], row[None, 1:]]))
+    return _eliminate(system[..., None])[:, 0]
+
+
+@solve_positive.def_vmap
+def _solve_many(size: int, is_batched: list[bool], systems: Float[Array, "many dim dim_and_one"]):
+    return _eliminate(jnp.moveaxis(systems, 0, -1)).T, True
+
+
+def _eliminate(table: Float[Array, "dim dim_and_one many"]) -> Float[Array, "dim many"]:
+    for _ in range(table.shape[0]):  # the first column is eliminated and dropped, its row moves to the end
+        row = table[0, 1:] / table[0, :1]
+        table = _opaque(jnp.concatenate([table[1:, 1:] - table[1:, :1] * row[None], row[None]]))
     return table[:, 0]
+
+
+# Slices of a concatenation would be simplified away, and the parts computed again wherever they are used.
+_opaque = jax.lax.optimization_barrier

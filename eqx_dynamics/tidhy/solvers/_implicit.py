@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from .._model import TiDHy
 from .._problem import StepProblem
 from .._types import LatentState, RealScalar, Solution
-from ._base import AbstractLatentSolver, Iterate, is_bounded, solution
+from ._base import AbstractLatentSolver, Iterate, solution
 
 
 class Implicit(AbstractLatentSolver):
@@ -52,7 +52,7 @@ class Implicit(AbstractLatentSolver):
         num_steps = jnp.asarray(answer.stats["num_steps"], jnp.int32)
         is_converged = answer.result == optimistix.RESULTS.successful
         last = Iterate(answer.value, None, num_steps, is_converged)
-        return solution(problem, start, last, ~is_bounded(answer.value))
+        return solution(problem, start, last, answer.value)
 
 
 def _optimistix() -> tuple[Any, Any]:

@@ -101,6 +101,9 @@ class ProximalGradient(AbstractIterativeSolver):
         state = jtu.tree_map(lambda n, o: jnp.where(is_better, n, o), new, now)
         return Iterate(state, memory, iterate.num_steps + 1, is_better & is_small)
 
+    def finish(self, problem: StepProblem, iterate: Iterate) -> LatentState:
+        return iterate.state
+
 
 def _smooth(state: LatentState, problem: StepProblem) -> Float[Array, ""]:
     weights = problem.weights(state.context_latents)

@@ -128,6 +128,9 @@ class SgdNesterov(AbstractIterativeSolver):
         new = self.descend(Iterate(iterate.state, momentum, iterate.num_steps, iterate.is_converged), gradient)
         return Iterate(new.state, (new.memory, weights), new.num_steps, new.is_converged)
 
+    def finish(self, problem: StepProblem, iterate: Iterate) -> LatentState:
+        return iterate.state
+
     def descend(self, iterate: Iterate, gradient: LatentState) -> Iterate:
         """One momentum update along a gradient, with thresholds and saturations, and the convergence test."""
         old = iterate.state

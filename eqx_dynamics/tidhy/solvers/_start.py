@@ -1,6 +1,7 @@
 """The published treatments of the first time step; without one, it is a step like any other with a zero prediction."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._problem import StepProblem
 from .._types import LatentState, RealScalar, Solution
-from ._base import Iterate, run
+from ._base import Iterate, run, solution
 from ._sgd import Coupling, SgdNesterov, first_iterate
 
 
@@ -34,7 +35,7 @@ class ZeroStart(AbstractStart):
 
     def __call__(self, problem: StepProblem, previous: LatentState) -> Solution:
         zeros = LatentState(jnp.zeros_like(previous.latents), previous.context_latents)
-        return run(_stay, problem, first_iterate(zeros), 1)
+        return _run(_stay, problem, first_iterate(zeros), 1)
 
 
 class AdamWStart(AbstractStart):
@@ -56,7 +57,7 @@ class AdamWStart(AbstractStart):
         zeros = jnp.zeros_like(previous.latents)
         first = first_iterate(LatentState(zeros, previous.context_latents))
         first = eqx.tree_at(lambda iterate: iterate.memory, first, (zeros, zeros))  # first and second moment
-        return run(self._step, problem, first, self.max_steps)
+        return _run(self._step, problem, first, self.max_steps)
 
     def _step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
         old = iterate.state.latents
@@ -91,7 +92,7 @@ class JointStart(AbstractStart):
 
     def __call__(self, problem: StepProblem, previous: LatentState) -> Solution:
         start = LatentState(jnp.zeros_like(previous.latents), previous.context_latents)
-        return run(self._step, problem, first_iterate(start), self.solver.max_steps)
+        return _run(self._step, problem, first_iterate(start), self.solver.max_steps)
 
     def _step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
         def loss(state: LatentState) -> Float[Array, ""]:
@@ -107,3 +108,8 @@ class JointStart(AbstractStart):
 
 def _stay(problem: StepProblem, iterate: Iterate) -> Iterate:
     return Iterate(iterate.state, iterate.memory, iterate.num_steps + 1, jnp.ones((), bool))
+
+
+def _run(step: Any, problem: StepProblem, first: Iterate, max_steps: int) -> Solution:
+    last = run(step, problem, first, max_steps)
+    return solution(problem, first.state, last, last.state)

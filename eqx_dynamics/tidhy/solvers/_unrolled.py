@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from .._model import TiDHy
 from .._problem import StepProblem
 from .._types import LatentState, Solution
-from ._base import AbstractIterativeSolver, AbstractLatentSolver, Iterate, is_bounded, solution
+from ._base import AbstractIterativeSolver, AbstractLatentSolver, Iterate, solution
 
 
 class Unrolled(AbstractLatentSolver):
@@ -38,4 +38,4 @@ class Unrolled(AbstractLatentSolver):
             return self.solver.step(problem, iterate), None
 
         last, _ = jax.lax.scan(step, first, length=self.num_steps)
-        return solution(problem, first.state, last, ~is_bounded(last.state))
+        return solution(problem, first.state, last, self.solver.finish(problem, last))
