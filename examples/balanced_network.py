@@ -185,7 +185,7 @@ def main(config: Config) -> dict[str, float]:
     plot_raster(watched[:end, :100], dt=config.dt, ax=axes[0])
     plot_activity({"10,000 neurons (dashed: theory)": shares[:end, None]}, dt=config.dt, window=1.0, ax=axes[1])
     axes[1].axhline(expected_rate, color="C3", linestyle="--")  # theory
-    plot_rates({"1,000 neurons": watched}, dt=config.dt, ax=axes[2])
+    plot_rates({"1,000 neurons": watched}, dt=config.dt, bins=int(watched.sum(0).max()), ax=axes[2])  # by one spike
     figure.savefig(config.output / "balanced_network.png", dpi=110)
     print(f"rate {rate:.1f} Hz (theory {expected_rate:.1f}), CV {cv:.2f} (theory {expected_cv:.2f})")
     print(
