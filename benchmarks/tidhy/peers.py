@@ -50,10 +50,12 @@ class Config:
 
 @dataclasses.dataclass
 class Fitted:
-    """Features of every test time step, and forecasts `k` steps ahead of every test time step."""
+    """Features of every test time step, and forecasts `k` steps ahead of every test time step; what regimes are
+    decoded from, if that is not all features."""
 
     features: np.ndarray
     forecast: Callable[[int], np.ndarray]
+    context: np.ndarray | None = None
 
 
 def linear_operator(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -135,8 +137,12 @@ def demixing(config: slds.Config, train: np.ndarray, test: np.ndarray) -> Fitted
     latents = tidhy.LatentState(solution.latents, solution.context_latents)
     state = tidhy.InferenceState(latents, jnp.ones(len(test), bool))
     run = eqx.filter_jit(lambda state, steps: tidhy.forecast(model, state, steps).observations[:, -1])
-    features = np.c_[np.asarray(solution.latents), np.asarray(solution.context_latents)]
-    return Fitted(features, lambda steps: np.c_[np.asarray(run(state, steps)), np.ones(len(test))] @ back)
+    context = np.asarray(solution.context_latents)
+
+    def forecast(steps: int) -> np.ndarray:
+        return np.c_[np.asarray(run(state, steps)), np.ones(len(test))] @ back
+
+    return Fitted(np.asarray(solution.latents), forecast, context)
 
 
 def compare_models(config: Config) -> None:
@@ -168,7 +174,8 @@ def compare_models(config: Config) -> None:
         seconds = time.perf_counter() - start
         _, found = slds.correlations(fitted.features, states)
         cca = " ".join(f"({', '.join(f'{c:.3f}' for c in pair)})" for pair in found)
-        decoded = analysis.decode(fitted.features, joint, test, num_noise=1, classifier=classifier, key=jr.key(0))
+        shown = fitted.features if fitted.context is None else fitted.context
+        decoded = analysis.decode(shown, joint, test, num_noise=1, classifier=classifier, key=jr.key(0))
         r2 = [
             1 - ((test[k:] - fitted.forecast(k)[:-k]) ** 2).sum() / ((test[k:] - test[k:].mean(0)) ** 2).sum()
             for k in (1, 5)
