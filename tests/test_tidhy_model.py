@@ -171,6 +171,7 @@ def test_rounds_of_initialize_tell_two_dynamics_apart(getkey):
         tidhy.initialize(model, recording, num_rounds=1, num_restarts=0, key=getkey())
 
 
+@pytest.mark.slow
 def test_components_that_last_are_found_where_one_step_does_not_tell_them_apart(getkey):
     regimes = jnp.repeat(jnp.arange(40) % 2, 50)
     slopes = jnp.array([[1.2, -0.5], [0.2, 0.4]])  # of the last value and of the one before
