@@ -55,7 +55,10 @@ def test_rates_are_in_hertz() -> None:
     ax = plot_rates({"one": spikes, "two": SPIKES}, dt=1.0, bins=4)
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["one: mean 111 Hz", "two: mean 222 Hz"]
-    assert ax.patches[1].get_xy()[:, 0].max() == pytest.approx(1000 / 3)
+    assert ax.patches[1].get_xy()[:, 0].max() == pytest.approx(1000 / 3, rel=1e-4)
+    counts = np.arange(1, 4)[None] <= np.arange(3)[:, None] + 1  # 3, 2 and 1 spikes in 3 steps
+    heights = plot_rates(counts, bins=3).patches[0].get_xy()[:, 1]
+    assert heights.max() == 1  # Each falls into a bin of its own.
     ax = plot_activity(spikes, dt=2.0)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), 500 * spikes.mean((1, 2)), rtol=1e-6)
     smooth = plot_activity(SPIKES, window=3).lines[0].get_ydata()

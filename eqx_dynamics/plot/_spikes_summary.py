@@ -24,7 +24,8 @@ def plot_rates(spikes: Mapping[str, Series] | Series, *, dt: float | int = 1.0, 
     """
     rates = {name: 1000 / dt * layer.reshape(-1, layer.shape[-1]).mean(0) for name, layer in _layers(spikes).items()}
     ax = axes_or_new(ax, "plot_rates")
-    top = max(float(rate.max(initial=0.0)) for rate in rates.values()) or 1.0
+    # A little above, so that rates of whole spikes that meet the edges of bins are all counted below them.
+    top = (max(float(rate.max(initial=0.0)) for rate in rates.values()) or 1.0) * (1 + 1e-5)
     for name, rate in rates.items():
         ax.hist(rate, bins=np.linspace(0, top, bins + 1), histtype="step", label=f"{name}: mean {rate.mean():.3g} Hz")
     ax.set(xlabel="rate (Hz)", ylabel="neurons")
