@@ -38,7 +38,7 @@ def cases(npz: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Callable[[], lis
         else:
             make = _torch_case if is_torch else _nnx_case
             yield name, ft.partial(_in_float64, _check_case, npz, name, settings, make)
-    if not is_torch:
+    if "linear" in meta["cases"] and "cos_reg/between" in npz:  # the case whose weights they were computed for
         yield "regularizers", ft.partial(_in_float64, _check_regularizers, npz, meta["cases"]["linear"])
 
 
