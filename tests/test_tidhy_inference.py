@@ -313,3 +313,28 @@ def test_proximal_gradient_fits_binary_and_count_data(likelihood, getkey):
     solution, _ = eqx.filter_jit(tidhy.infer)(model, data)
     zero = jax.vmap(lambda x: likelihood.nll(model.decoder(jnp.zeros(4)), x).sum())(data[:, 0])
     assert (solution.objective[:, 0] < zero).all() and not solution.has_diverged.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "is_masked"), [((5, 3), True), ((4, 6), False)])  # unseen latents; orthogonal axes
+def test_unrolled_gauss_newton_where_eigenvalues_repeat(sizes, is_masked):
+    with jax.enable_x64(True):
+        keys = jr.split(jr.key(1), 6)
+        network = tidhy.Hypernetwork(2, 3, 8, activation=jax.nn.softmax, squash=jnp.tanh, key=keys[0])
+        transition = tidhy.FullRankTransition(3, sizes[0], use_offsets=True, key=keys[1])
+        decoder = tidhy.LinearDecoder(*sizes, key=keys[2])
+        model = tidhy.TiDHy(decoder, network, transition, prior=tidhy.RandomWalk(0.5))
+        x = jr.normal(keys[3], (2, 4, sizes[1]))
+        mask = jr.bernoulli(keys[4], 0.7, x.shape) if is_masked else None
+        inference = tidhy.Inference(tidhy.Unrolled(tidhy.ReducedGaussNewton(), 3))
+        weight = jnp.linalg.qr(decoder.linear.weight)[0] if sizes[1] > sizes[0] else decoder.linear.weight
+
+        @jax.jit
+        def loss(weight):
+            decoded = eqx.tree_at(lambda m: m.decoder, model, eqx.tree_at(lambda d: d.linear.weight, decoder, weight))
+            solution, _ = tidhy.infer(decoded, x, inference=inference, mask=mask)
+            return jnp.sum(solution.latents**2) + jnp.sum(jnp.sin(solution.context_latents))
+
+        direction, step = jr.normal(keys[5], weight.shape), 1e-6
+        numeric = (loss(weight + step * direction) - loss(weight - step * direction)) / (2 * step)
+        assert jnp.allclose(jnp.sum(jax.grad(loss)(weight) * direction), numeric, rtol=1e-5)

@@ -20,42 +20,40 @@ from ._base import AbstractIterativeSolver, Iterate
 class _Reduced(eqx.Module):
     r"""$\phi(h) = \min_r J(r, h)$ up to a constant: a quadratic form in the mixture weights $w(h)$, plus the prior.
 
-    $\phi(h) = w^T Q w - 2 \ell^T w + \lambda_h \lVert h - \mu \rVert^2$. In the eigenbasis $E$ of $C^T C$ (eigenvalues
-    $s$), with the rows $p_i$ of `columns` and $g = E^T C^T (x - b)$, $Q = \sum_i p_{im} p_{in} \lambda s_i / (s_i +
-    \lambda)$ and $\ell = \sum_i p_{im} \lambda g_i / (s_i + \lambda)$.
+    $\phi(h) = w^T Q w - 2 \ell^T w + \lambda_h \lVert h - \mu \rVert^2$ with, for predictions $P w$, a decoder $C$,
+    $G = C^T C$ and $g = C^T (x - b)$, $Q = \lambda P^T G (G + \lambda I)^{-1} P$ and $\ell = \lambda P^T (G + \lambda
+    I)^{-1} g$.
     """
 
-    columns: Float[Array, "latents weights_and_gains"]
     quadratic: Float[Array, "weights_and_gains weights_and_gains"]
     linear: Float[Array, " weights_and_gains"]
-    data: Float[Array, " latents"]
     scale: Float[Array, ""]
-    eigenvalues: Float[Array, " latents"]
-    eigenvectors: Float[Array, "latents latents"]
+    weight: Float[Array, "observations latents"]
+    data: Float[Array, " latents"]
+    spectrum: tuple[Float[Array, " latents"], Float[Array, "latents latents"]]
     linearizer: Linearizer
 
     def __init__(self, problem: StepProblem):
         decoder = problem.model.decoder
         assert isinstance(decoder, LinearDecoder) and decoder.linear.bias is not None
-        weight = decoder.linear.weight
-        (eigenvalues, eigenvectors), self.linearizer = problem.prepared
+        self.weight = decoder.linear.weight
+        self.spectrum, self.linearizer = problem.prepared
         if problem.mask is not None:
-            weight = jnp.where(problem.mask[:, None], weight, 0.0)
-            eigenvalues, eigenvectors = _eigen(weight)
-        scale = problem.temporal_weight
-        self.data = eigenvectors.T @ (weight.T @ (problem.observation - decoder.linear.bias))
-        self.columns = eigenvectors.T @ problem.columns
-        curvature = scale * eigenvalues / (eigenvalues + scale)
-        pull = scale * self.data / (eigenvalues + scale)
-        self.quadratic = small_product(self.columns, curvature[:, None] * self.columns)
-        self.linear = small_product(self.columns, pull)
-        self.scale = jnp.sum(pull**2 / (curvature + 1e-12))
-        self.eigenvalues = eigenvalues
-        self.eigenvectors = eigenvectors
+            self.weight = jnp.where(problem.mask[:, None], self.weight, 0.0)
+            self.spectrum = _eigen(self.weight)
+        self.data = self.weight.T @ (problem.observation - decoder.linear.bias)
+        parts = self.weight, problem.temporal_weight, problem.columns, self.data, self.spectrum
+        self.quadratic, self.linear, self.scale = _reduce(*parts)
 
-    def latents(self, mixture: Float[Array, " weights_and_gains"], scale: Float[Array, ""]) -> Float[Array, " latents"]:
-        r"""$r^* = (C^T C + \lambda I)^{-1} (C^T (x - b) + \lambda \bar r)$."""
-        return self.eigenvectors @ ((self.data + scale * (self.columns @ mixture)) / (self.eigenvalues + scale))
+    def latents(
+        self,
+        columns: Float[Array, "latents weights_and_gains"],
+        mixture: Float[Array, " weights_and_gains"],
+        scale: Float[Array, ""],
+    ) -> Float[Array, " latents"]:
+        r"""$r^* = (G + \lambda I)^{-1} (g + \lambda P w)$."""
+        right = self.data + scale * (columns @ mixture)
+        return _resolve(self.weight, scale, right[:, None], self.spectrum)[:, 0]
 
 
 class ReducedGaussNewton(AbstractIterativeSolver):
@@ -141,7 +139,8 @@ class ReducedGaussNewton(AbstractIterativeSolver):
         return Iterate(state, (damping, point, hold), iterate.num_steps + 1, is_settled)
 
     def finish(self, problem: StepProblem, iterate: Iterate) -> LatentState:
-        latents = problem.prepared.latents(iterate.memory[1].mixture, problem.temporal_weight)
+        mixture = iterate.memory[1].mixture
+        latents = problem.prepared.latents(problem.columns, mixture, problem.temporal_weight)
         return LatentState(latents, iterate.state.context_latents)
 
 
@@ -209,9 +208,51 @@ class _Point(eqx.Module):
         return solve_positive(_beside(matrix + diagonal * jnp.eye(slope.shape[0], dtype=slope.dtype), slope))
 
 
-def _eigen(weight: Float[Array, "observations latents"]) -> tuple[Float[Array, " latents"], Array]:
-    eigenvalues, eigenvectors = jnp.linalg.eigh(weight.T @ weight)
+def _eigen(
+    weight: Float[Array, "observations latents"],
+) -> tuple[Float[Array, " latents"], Float[Array, "latents latents"]]:
+    """Eigenvalues and eigenvectors of $C^T C$, as constants: their own derivatives do not exist where eigenvalues
+    repeat (latents that no channel shows, orthogonal axes), those of what is computed from them do."""
+    eigenvalues, eigenvectors = jnp.linalg.eigh(jax.lax.stop_gradient(weight.T @ weight))
     return jnp.maximum(eigenvalues, 0.0), eigenvectors
+
+
+@jax.custom_jvp
+def _resolve(weight, scale, right, spectrum):
+    r"""$X = (G + \lambda I)^{-1} B$, with $\mathrm d X = (G + \lambda I)^{-1} (\mathrm d B - (\mathrm d G +
+    \mathrm d \lambda I) X)$."""
+    eigenvalues, eigenvectors = spectrum
+    return eigenvectors @ ((eigenvectors.T @ right) / (eigenvalues + scale)[:, None])
+
+
+@_resolve.defjvp
+def _resolve_jvp(primals, tangents):
+    weight, scale, _, spectrum = primals
+    d_weight, d_scale, d_right, _ = tangents
+    x = _resolve(*primals)
+    change = d_right - d_weight.T @ (weight @ x) - weight.T @ (d_weight @ x) - d_scale * x
+    return x, _resolve(weight, scale, change, spectrum)
+
+
+@jax.custom_jvp
+def _reduce(weight, scale, columns, data, spectrum):
+    r"""$Q$, $\ell$ and the size of the objective, in the eigenbasis."""
+    eigenvalues, eigenvectors = spectrum
+    columns, data = eigenvectors.T @ columns, eigenvectors.T @ data
+    curvature, pull = scale * eigenvalues / (eigenvalues + scale), scale * data / (eigenvalues + scale)
+    size = jnp.sum(pull**2 / (curvature + 1e-12))
+    return small_product(columns, curvature[:, None] * columns), small_product(columns, pull), size
+
+
+@_reduce.defjvp
+def _reduce_jvp(primals, tangents):
+    def formula(weight, scale, columns, data, spectrum):
+        x = _resolve(weight, scale, columns, spectrum)
+        return scale * (x.T @ (weight.T @ (weight @ columns))), scale * (x.T @ data)
+
+    quadratic, linear, size = _reduce(*primals)
+    _, (d_quadratic, d_linear) = jax.jvp(formula, primals, tangents)
+    return (quadratic, linear, size), (d_quadratic, d_linear, jnp.zeros_like(size))
 
 
 def _beside(matrix: Float[Array, "rows columns"], column: Float[Array, " rows"]) -> Float[Array, "rows wider"]:
