@@ -338,3 +338,18 @@ def test_unrolled_gauss_newton_where_eigenvalues_repeat(sizes, is_masked):
         direction, step = jr.normal(keys[5], weight.shape), 1e-6
         numeric = (loss(weight + step * direction) - loss(weight - step * direction)) / (2 * step)
         assert jnp.allclose(jnp.sum(jax.grad(loss)(weight) * direction), numeric, rtol=1e-5)
+
+
+@pytest.mark.long
+def test_a_trace_leaves_out_what_is_missing(model, observations):
+    mask = jnp.ones((3, 6), bool).at[:, 2].set(False)
+    _, state = run(model, observations, SOLVERS["proximal"])
+
+    def trace(x, mask):
+        return tidhy.inference_trace(
+            model, x, tidhy.Inference(SOLVERS["proximal"]), state=state, num_steps=3, mask=mask
+        ).latents
+
+    x = observations[:, 0]
+    masked = trace(x, mask)
+    assert jnp.array_equal(masked, trace(x.at[:, 2].set(jnp.nan), mask)) and not jnp.allclose(masked, trace(x, None))

@@ -335,6 +335,22 @@ def test_stateful_training_carries_latents_across_windows(observations):
     assert state.statistics.is_started.all() and whole.latents.shape == (4, 6, 4)
 
 
+@pytest.mark.long
+def test_stateful_training_goes_on_exactly(observations, tmp_path):
+    loss_fn = tidhy.StatefulLoss(tidhy.TiDHyLoss(tidhy.Inference()))
+    model = make_model(jr.key(0))
+    step = training.make_step(loss_fn, optax.adam(1e-2))
+    start = step.init(model, key=jr.key(1), statistics=loss_fn.init_state(model, 4))
+    windows = [observations[:, 2 * i : 2 * i + 2] for i in range(3)]
+    whole, _ = training.fit(start, step, windows, steps=3, steps_per_dispatch=1)
+    checkpoint = training.Checkpoint(tmp_path, save_iterator=False)
+    training.fit(start, step, windows[:1], steps=1, steps_per_dispatch=1, callbacks=[checkpoint])
+    again = training.Checkpoint(tmp_path, save_iterator=False).restore(start)
+    assert int(again.step) == 1 and again.statistics.is_started.all()
+    resumed, _ = training.fit(again, step, windows[1:], steps=2, steps_per_dispatch=1)
+    assert eqx.tree_equal(whole, resumed)
+
+
 class Screen(io.StringIO):
     """A stream that somebody watches."""
 

@@ -95,8 +95,11 @@ def inference_trace(
     *,
     state: InferenceState,
     num_steps: int,
+    mask: Bool[Array, "sequences observations"] | None = None,
 ) -> LatentState:
     """Every iterate of one time step, axes `(sequences, num_steps)`, without stopping early: to study a solver.
+
+    **Arguments:** `mask`: False where an entry of `observation` is missing.
 
     **Raises:** `TypeError` if the solver is not an `AbstractIterativeSolver`.
     """
@@ -105,8 +108,8 @@ def inference_trace(
         raise TypeError(f"`inference.solver` must be iterative to be traced; got {type(solver).__name__}.")
     cell = LatentInference(model, inference)
 
-    def run(observation: Float[Array, " observations"], state: InferenceState) -> LatentState:
-        problem = solver.focus(cell.problem(observation, state))
+    def run(x: PyTree, state: InferenceState) -> LatentState:
+        problem = solver.focus(cell.problem(x, state))
 
         def step(iterate: Iterate, _) -> tuple[Iterate, LatentState]:
             iterate = solver.step(problem, iterate)
@@ -114,7 +117,7 @@ def inference_trace(
 
         return jax.lax.scan(step, solver.init(problem, state.last), length=num_steps)[1]
 
-    return jax.vmap(run, axis_name=SEQUENCES)(observation, state)
+    return jax.vmap(run, axis_name=SEQUENCES)(observation if mask is None else (observation, mask), state)
 
 
 class Forecast(eqx.Module):

@@ -261,20 +261,32 @@ def _beside(matrix: Float[Array, "rows columns"], column: Float[Array, " rows"])
     return _opaque(jnp.concatenate([matrix, column[:, None]], axis=1))
 
 
-@jax.custom_batching.custom_vmap
 def solve_positive(system: Float[Array, "dim dim_and_one"]) -> Float[Array, " dim"]:
     """Solution of a small positive definite system, its right side the last column, by elimination without pivots,
     written out.
 
-    A factorisation routine is called once per matrix; this is a handful of vector operations on all systems of a `vmap`
-    at once, which lie along the last axis.
+    A factorisation routine is called once per matrix; this is a handful of vector operations on all systems of all
+    enclosing `vmap`s at once, which lie along the last axis.
     """
-    return _eliminate(system[..., None])[:, 0]
+    matrix = system[:, :-1]
+    return jax.lax.custom_linear_solve(
+        lambda x: matrix @ x,
+        system[:, -1],
+        lambda _, right: _solve_many(_beside(matrix, right)[..., None])[:, 0],
+        symmetric=True,
+    )
 
 
-@solve_positive.def_vmap
-def _solve_many(size: int, is_batched: list[bool], systems: Float[Array, "many dim dim_and_one"]):
-    return _eliminate(jnp.moveaxis(systems, 0, -1)).T, True
+@jax.custom_batching.custom_vmap
+def _solve_many(systems: Float[Array, "dim dim_and_one many"]) -> Float[Array, "dim many"]:
+    return _eliminate(systems)
+
+
+@_solve_many.def_vmap
+def _solve_more(size: int, is_batched: list[bool], systems: Float[Array, "size dim dim_and_one many"]):
+    many = systems.shape[-1]
+    flat = jnp.reshape(jnp.moveaxis(systems, 0, 2), (*systems.shape[1:3], size * many))
+    return jnp.moveaxis(jnp.reshape(_solve_many(flat), (-1, size, many)), 1, 0), True
 
 
 def _eliminate(table: Float[Array, "dim dim_and_one many"]) -> Float[Array, "dim many"]:
