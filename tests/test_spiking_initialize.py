@@ -113,6 +113,7 @@ def test_explosions_and_nested_paths() -> None:
     assert snn.diagnose(snn.LIFCell(40), XS).layers[0].path == "LIFCell"
 
 
+@pytest.mark.long
 def test_neurons_of_every_kind_are_reported_and_calibrated_wherever_they_stand() -> None:
     silent = snn.AlphaCell(40, threshold=1e3), snn.HodgkinHuxleyCell(40), snn.LIFCell(40, threshold=1e3)
     network = dyn.Sequential([snn.Residual(silent[2]), snn.Parallel([silent[0], silent[1]])])
