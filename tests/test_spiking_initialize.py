@@ -69,6 +69,7 @@ def test_the_deviation_is_that_of_the_membrane(synapse: snn.SynapticCurrent | No
     assert float(snn.fluctuation_rate(cell)) == pytest.approx(want, rel=1e-3)
 
 
+@pytest.mark.long
 def test_calibrated_constraints_stay() -> None:
     """Dale's law, masks and sparse weights are scaled within their bounds; a convolution too."""
     sign, mask = jnp.where(jnp.arange(40) < 32, 1, -1), jr.bernoulli(KEYS[6], 0.5, (20, 40))

@@ -22,12 +22,14 @@ class _Reduced(eqx.Module):
 
     $\phi(h) = w^T Q w - 2 \ell^T w + \lambda_h \lVert h - \mu \rVert^2$ with, for predictions $P w$, a decoder $C$,
     $G = C^T C$ and $g = C^T (x - b)$, $Q = \lambda P^T G (G + \lambda I)^{-1} P$ and $\ell = \lambda P^T (G + \lambda
-    I)^{-1} g$.
+    I)^{-1} g$. Its value is computed as $\lVert A w - t \rVert^2$, which rounding cannot make negative: the form itself
+    falls without bound along weights that move nothing.
     """
 
     quadratic: Float[Array, "weights_and_gains weights_and_gains"]
     linear: Float[Array, " weights_and_gains"]
-    scale: Float[Array, ""]
+    factor: Float[Array, "latents weights_and_gains"]
+    target: Float[Array, " latents"]
     weight: Float[Array, "observations latents"]
     data: Float[Array, " latents"]
     spectrum: tuple[Float[Array, " latents"], Float[Array, "latents latents"]]
@@ -43,7 +45,11 @@ class _Reduced(eqx.Module):
             self.spectrum = _eigen(self.weight)
         self.data = self.weight.T @ (problem.observation - decoder.linear.bias)
         parts = self.weight, problem.temporal_weight, problem.columns, self.data, self.spectrum
-        self.quadratic, self.linear, self.scale = _reduce(*parts)
+        self.quadratic, self.linear, self.factor, self.target = _reduce(*parts)
+
+    def value(self, mixture: Float[Array, " weights_and_gains"]) -> Float[Array, ""]:
+        r"""$\lVert A w - t \rVert^2$."""
+        return jnp.sum((small_product(self.factor.T, mixture) - self.target) ** 2)
 
     def latents(
         self,
@@ -121,7 +127,7 @@ class ReducedGaussNewton(AbstractIterativeSolver):
         move = jnp.where(jnp.isfinite(point.value), point.newton(problem, context, damping, hold), 0.0)
         new = _Point.at(problem, context - move)
         is_better = new.value < point.value  # false for NaN
-        scale = jnp.abs(point.value) + problem.prepared.scale
+        scale = point.value + jnp.sum(problem.prepared.target**2)
         is_settled = jnp.abs(point.value - new.value) < self.tolerance * scale
         is_free, is_blamed = jnp.ones((), bool), jnp.ones((), bool)
         if hold is not None and new.outputs is not None and point.outputs is not None:
@@ -168,7 +174,7 @@ class _Point(eqx.Module):
         gradient = small_product(reduced.quadratic, mixture) - reduced.linear
         distance = context_latents - problem.prior_mean
         return cls(
-            jnp.sum(mixture * (gradient - reduced.linear)) + problem.prior_precision * jnp.sum(distance**2),
+            reduced.value(mixture) + problem.prior_precision * jnp.sum(distance**2),
             mixture,
             gradient,
             jax.vmap(push, 1, 1)(output_jacobian),
@@ -236,12 +242,13 @@ def _resolve_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _reduce(weight, scale, columns, data, spectrum):
-    r"""$Q$, $\ell$ and the size of the objective, in the eigenbasis."""
+    r"""$Q$, $\ell$, $A$ and $t$, in the eigenbasis. The last two serve comparisons and have no derivatives."""
     eigenvalues, eigenvectors = spectrum
     columns, data = eigenvectors.T @ columns, eigenvectors.T @ data
     curvature, pull = scale * eigenvalues / (eigenvalues + scale), scale * data / (eigenvalues + scale)
-    size = jnp.sum(pull**2 / (curvature + 1e-12))
-    return small_product(columns, curvature[:, None] * columns), small_product(columns, pull), size
+    root = jnp.sqrt(curvature)
+    factor, target = root[:, None] * columns, root * pull / (curvature + 1e-12)
+    return small_product(factor, factor), small_product(columns, pull), factor, target
 
 
 @_reduce.defjvp
@@ -250,9 +257,9 @@ def _reduce_jvp(primals, tangents):
         x = _resolve(weight, scale, columns, spectrum)
         return scale * (x.T @ (weight.T @ (weight @ columns))), scale * (x.T @ data)
 
-    quadratic, linear, size = _reduce(*primals)
-    _, (d_quadratic, d_linear) = jax.jvp(formula, primals, tangents)
-    return (quadratic, linear, size), (d_quadratic, d_linear, jnp.zeros_like(size))
+    out = _reduce(*primals)
+    _, derivatives = jax.jvp(formula, primals, tangents)
+    return out, (*derivatives, jnp.zeros_like(out[2]), jnp.zeros_like(out[3]))
 
 
 def _beside(matrix: Float[Array, "rows columns"], column: Float[Array, " rows"]) -> Float[Array, "rows wider"]:
