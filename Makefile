@@ -6,7 +6,7 @@ WORKERS ?= 2
 export JAX_PLATFORMS ?= cpu
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-fast test-slow test-long lint format bench clean
+.PHONY: demo test test-slow lint format bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -20,18 +20,13 @@ $(VENV)/.%.stamp: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.examples.stamp
 	$(BIN)/python examples/demo.py
 
-test: test-fast test-slow
+# Compiling dominates these tests: without XLA's optimisations they take about a quarter less.
+test: $(VENV)/.test.stamp
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" -q
 
-# Compiling dominates the fast tests: without XLA's optimisations they take about a quarter less.
-test-fast: $(VENV)/.test.stamp
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long" -q
-
+# The second stage, which CI runs too: what takes long, asks in depth what a quicker test asks, or runs an example.
 test-slow: $(VENV)/.test.stamp
 	timeout 900 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow -q
-
-# In depth; not part of `make test`, which stays under ten minutes.
-test-long: $(VENV)/.test.stamp
-	timeout 600 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long -q
 
 lint: $(VENV)/.dev.stamp
 	$(BIN)/ruff check .

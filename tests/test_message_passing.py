@@ -112,7 +112,7 @@ def test_blocks_give_the_plain_numbers(name):
 EVERY_TRANSFORM = ("sum", "max", "softmax")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMING)
 def test_higher_derivatives_and_batches(name):
     with jax.enable_x64(True):

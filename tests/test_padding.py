@@ -150,7 +150,7 @@ def test_loader_position_can_be_saved() -> None:
     assert all(eqx.tree_equal(next(first), next(second)) for _ in range(20))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_loader_with_workers() -> None:
     """Two worker processes: all graphs, a position that can be saved, and the same stream at every run."""
     pytest.importorskip("grain")

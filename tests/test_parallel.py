@@ -65,7 +65,7 @@ def test_two_processes_equal_one_and_share_a_checkpoint(tmp_path):
     np.testing.assert_allclose(first["arrays"], history["loss"], rtol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_stages_on_four_devices_train_as_on_one():
     example = WORKER.parents[1] / "examples" / "model_parallel.py"
     run = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=240)

@@ -12,22 +12,14 @@ import pytest
 
 
 matplotlib.use("Agg")
-pytestmark = pytest.mark.usefixtures("light_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("light_compilation")]
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = ROOT / "examples" / "seeds"
 SCRIPTS = sorted(SEEDS.glob("*/[0-9][0-9]_*.py"))
 BUDGET = 30.0  # seconds of the processor, which a busy machine does not change much; what no seed may exceed
 
 
-def is_slow(script: pathlib.Path) -> bool:
-    """A line `# slow: why` in a script's head moves it to the slow stage."""
-    return re.search(r"^# slow:", script.read_text(), re.MULTILINE) is not None
-
-
-@pytest.mark.parametrize(
-    "script",
-    [pytest.param(s, id=f"{s.parent.name}/{s.stem}", marks=[pytest.mark.slow] if is_slow(s) else []) for s in SCRIPTS],
-)
+@pytest.mark.parametrize("script", [pytest.param(s, id=f"{s.parent.name}/{s.stem}") for s in SCRIPTS])
 def test_seed_runs(script: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a user runs it: default promotion rules, its own main, a working directory it may write to."""
     text = script.read_text()

@@ -69,7 +69,7 @@ def test_the_deviation_is_that_of_the_membrane(synapse: snn.SynapticCurrent | No
     assert float(snn.fluctuation_rate(cell)) == pytest.approx(want, rel=1e-3)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_calibrated_constraints_stay() -> None:
     """Dale's law, masks and sparse weights are scaled within their bounds; a convolution too."""
     sign, mask = jnp.where(jnp.arange(40) < 32, 1, -1), jr.bernoulli(KEYS[6], 0.5, (20, 40))
@@ -114,7 +114,7 @@ def test_explosions_and_nested_paths() -> None:
     assert snn.diagnose(snn.LIFCell(40), XS).layers[0].path == "LIFCell"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_neurons_of_every_kind_are_reported_and_calibrated_wherever_they_stand() -> None:
     silent = snn.AlphaCell(40, threshold=1e3), snn.HodgkinHuxleyCell(40), snn.LIFCell(40, threshold=1e3)
     network = dyn.Sequential([snn.Residual(silent[2]), snn.Parallel([silent[0], silent[1]])])

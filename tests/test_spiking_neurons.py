@@ -167,7 +167,7 @@ def test_a_step_too_long_for_an_explicit_scheme_is_an_error_at_run_time() -> Non
         eqx.filter_jit(lambda xs: scan(cell, xs, cell.init_state()))(jnp.full((30, 1), 50.0))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_far_from_any_potential_the_conductances_stay_finite(light_compilation: None) -> None:
     for cell, current in ((sp.HodgkinHuxleyCell(1, dt=1.0), 1e3), (sp.MorrisLecarCell(1, dt=1.0), 1e4)):
         xs = current * jnp.sign(jnp.sin(jnp.arange(80.0) / 6))[:, None]

@@ -340,7 +340,7 @@ def test_unrolled_gauss_newton_where_eigenvalues_repeat(sizes, is_masked):
         assert jnp.allclose(jnp.sum(jax.grad(loss)(weight) * direction), numeric, rtol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_trace_leaves_out_what_is_missing(model, observations):
     mask = jnp.ones((3, 6), bool).at[:, 2].set(False)
     _, state = run(model, observations, SOLVERS["proximal"])

@@ -299,7 +299,7 @@ def test_bad_settings_are_named():
         tidhy.inference_trace(model, x[:, 0], tidhy.Inference(tidhy.Implicit()), state=state, num_steps=2)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_twenty_seeds_train_two_hundred_steps_without_nan(observations):
     """Default settings, all seeds in one program; `benchmarks/tidhy/stability.py` takes a thousand."""
     step = training.make_step(tidhy.TiDHyLoss(tidhy.Inference()), optax.adamw(1e-2), nan_policy=None)
@@ -335,7 +335,7 @@ def test_stateful_training_carries_latents_across_windows(observations):
     assert state.statistics.is_started.all() and whole.latents.shape == (4, 6, 4)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_stateful_training_goes_on_exactly(observations, tmp_path):
     loss_fn = tidhy.StatefulLoss(tidhy.TiDHyLoss(tidhy.Inference()))
     model = make_model(jr.key(0))
@@ -358,7 +358,7 @@ class Screen(io.StringIO):
         return True
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_stops_early_keeps_its_best_and_goes_on_exactly(observations, tmp_path):
     """Validation split with patience, best and latest checkpoints, a progress bar; one program for all of it."""
     held_out = observations[2:]
@@ -418,7 +418,7 @@ def test_steps_epochs_and_a_ladder_of_lengths_compile_once_each(observations):
     assert num_traces == traced and {shape[1] for shape in traced} == {4, 6}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_training_in_bfloat16_lowers_the_float32_loss(observations):
     step = training.make_step(
         tidhy.TiDHyLoss(tidhy.Inference()), optax.adam(2e-2), precision=training.Precision(jnp.bfloat16)

@@ -18,7 +18,7 @@ from registry import CELLS, CONVS, EDGE_FEATURES, NUM_FEATURES
 from test_models_basic import MODELS
 
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("light_compilation")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("light_compilation")]
 EDGES = jnp.asarray([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]])
 X = jr.normal(jr.key(0), (5, NUM_FEATURES))
 VALUES = {"edge_weight": jnp.full(6, 0.5), "edge_attr": jr.normal(jr.key(1), (6, EDGE_FEATURES)), None: None}

@@ -5,7 +5,6 @@ raises TypeError, since a gradient is no scalar: either reduce it to one (a norm
 all of it with `vector_grad`, `jacobian` or `hessian`.
 """
 
-# slow: derivatives of derivatives take a while to compile
 import equinox as eqx
 import jax
 import jax.numpy as jnp

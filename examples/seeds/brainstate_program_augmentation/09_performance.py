@@ -8,7 +8,6 @@
    dropping the last reference, or donating the buffer.
 """
 
-# slow: compiles half a dozen programs
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -4,8 +4,6 @@
 flow does the rest: compute outside the step and pass it in, as `gcn_norm` does for the normalised adjacency.
 """
 
-# slow: compiles several programs
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr

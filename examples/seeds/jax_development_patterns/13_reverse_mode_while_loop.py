@@ -1,7 +1,5 @@
 """A bounded while loop with reverse mode, and its memory: the linked code lives on behind `bounded_while`."""
 
-# slow: compiles several programs
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -3,8 +3,6 @@
 As the document advises. Tracing is Python and stays here; XLA's compilation runs without Python's lock.
 """
 
-# slow: compiles several programs
-
 import time
 
 import equinox as eqx

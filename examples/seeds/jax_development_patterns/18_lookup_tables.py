@@ -4,8 +4,6 @@
 The linked discussion searches with `searchsorted`, which costs a logarithm of the size per query.
 """
 
-# slow: compiles several programs
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -4,8 +4,6 @@ Linear or cubic, differentiable in the query, the values and the grid; queries o
 extended, as asked.
 """
 
-# slow: compiles several programs
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -4,8 +4,6 @@ The linked page is silent on what is missing: functions with custom derivative r
 rule; here they are refused by name.
 """
 
-# slow: compiles several programs
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -4,8 +4,6 @@ The linked module is experimental still and slow to differentiate; the engine's 
 so that gradients are two more products and no scatter. Which is fastest is a matter of measuring: see `benchmarks/`.
 """
 
-# slow: compiles several programs
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr

@@ -6,8 +6,6 @@ nothing is in place, so torch's trailing underscore has no counterpart. `lax` is
 compiled they are one. The last rows, control flow and several devices, are the scripts before and after this one.
 """
 
-# slow: compiles several programs
-
 import tempfile
 
 import jax

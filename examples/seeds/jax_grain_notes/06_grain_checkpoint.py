@@ -4,7 +4,6 @@ The notes save the iterator alone, with a misspelled argument (`arge=`) and modu
 model and data can disagree after a crash; `Composite` writes both in one step. Here the data are padded graph batches.
 """
 
-# slow: two checkpoint managers and a compiled training step
 import pathlib
 import tempfile
 

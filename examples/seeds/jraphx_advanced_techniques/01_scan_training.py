@@ -5,8 +5,6 @@ uses. A scan needs equal shapes: pad every batch of graphs to one budget and sta
 it is `fit`; the numbers are those of a Python loop over the same step.
 """
 
-# slow: compiles several programs
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -5,8 +5,6 @@ padded graphs is again a `Graph` pytree, so `filter_vmap` needs nothing special;
 by one. (A disjoint union, `batch`, wastes less and is faster; the stack is for code that wants one graph at a time.)
 """
 
-# slow: compiles several programs
-
 import equinox as eqx
 import jax
 import jax.random as jr

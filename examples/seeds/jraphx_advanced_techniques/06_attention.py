@@ -5,8 +5,6 @@ repaired, takes the softmax over ALL edges of the batch, so that graphs compete 
 `attention` normalises per receiver and never builds the (num_edges, heads, channels) array of weighted values.
 """
 
-# slow: compiles several programs
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
