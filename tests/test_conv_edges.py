@@ -122,11 +122,19 @@ def test_crystal_convolution_is_its_formula(getkey):
 
 def test_crystal_convolution_normalises_with_a_state(getkey):
     conv, state = eqx.nn.make_with_state(egnn.CGConv)(5, 3, batch_norm=True, key=getkey())
-    out, new = conv(X, LAYOUT, EDGE_ATTR, state=state)
+    out, new = conv(X, LAYOUT, EDGE_ATTR, state=jax.tree.map(lambda leaf: leaf, state))
     inner = out - X
     np.testing.assert_allclose(jnp.mean(inner, axis=0), 0.0, atol=1e-5)
     assert conv.bn is not None and conv.bn.state_index is not None
     assert int(new.get(conv.bn.state_index).num_batches_tracked) == 1
+    padded, ends = jnp.pad(X, ((0, 2), (0, 0)), constant_values=9.0), jnp.pad(EDGES, ((0, 0), (0, 3)), constant_values=7)
+    states = [jax.tree.map(lambda leaf: leaf, state) for _ in range(2)]
+    out, kept = conv(X, jnp.asarray(EDGES), EDGE_ATTR, state=states[0])
+    mask, padded_attr = jnp.arange(8) < 6, jnp.pad(EDGE_ATTR, ((0, 3), (0, 0)))
+    masked, kept_masked = conv(padded, ends, padded_attr, mask=mask, state=states[1])
+    np.testing.assert_allclose(masked[:6], out, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(kept_masked), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="`state` must be given to a CGConv with `batch_norm`"):
         conv(X, LAYOUT, EDGE_ATTR)
 

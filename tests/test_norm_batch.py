@@ -1,4 +1,4 @@
-"""Batch normalisation over nodes: padding does not count, running statistics follow torch's rule."""
+"""Norms with running statistics: padding does not count, they follow torch's rule."""
 
 import equinox as eqx
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqx_graph.nn.norm import BatchNorm, RunningStatistics
+from eqx_graph.nn.norm import BatchNorm, InstanceNorm, RunningStatistics
 
 
 RNG = np.random.default_rng(0)
@@ -14,7 +14,7 @@ X = RNG.normal(size=(8, 3)).astype(np.float32)
 MASK = np.array([True] * 5 + [False] * 3)
 
 
-def _kept(norm: BatchNorm, state: eqx.nn.State | None) -> RunningStatistics:
+def _kept(norm: BatchNorm | InstanceNorm, state: eqx.nn.State | None) -> RunningStatistics:
     assert norm.state_index is not None and state is not None
     return state.get(norm.state_index)
 
@@ -61,6 +61,20 @@ def test_without_momentum_statistics_are_the_mean_of_batches():
     _, state = norm(jnp.asarray(X[:4]), state)
     _, state = norm(jnp.asarray(X[4:]), state)
     np.testing.assert_allclose(_kept(norm, state).running_mean, X.mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_padding_graphs_enter_no_running_statistics_of_instances():
+    norm, state = eqx.nn.make_with_state(InstanceNorm)(3, track_running_stats=True)
+    states = [jax.tree.map(lambda leaf: leaf, state) for _ in range(3)]
+    ids = jnp.array([0, 0, 1, 1, 1, 2, 2, 2])
+    out, after = norm(jnp.asarray(X[:5]), ids[:5], 2, state=states[0])
+    padded, padded_after = norm(jnp.asarray(X), ids, 3, mask=MASK, state=states[1])
+    np.testing.assert_allclose(padded[:5], out, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), _kept(norm, padded_after), _kept(norm, after))
+    mean = 0.1 * (X[:2].mean(0) + X[2:5].mean(0)) / 2
+    np.testing.assert_allclose(_kept(norm, after).running_mean, mean, rtol=1e-5, atol=1e-7)
+    _, untouched = norm(jnp.asarray(X), ids, 3, mask=np.zeros(8, bool), state=states[2])
+    assert eqx.tree_equal(_kept(norm, untouched), _kept(norm, state))
 
 
 def test_bad_input_is_refused_by_name():

@@ -15,7 +15,7 @@ from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
 from ..norm import BatchNorm
 from ._adjacency import Flow
-from ._neighbors import Nodes, edge_features, endpoints
+from ._neighbors import NodeMask, Nodes, edge_features, endpoints
 
 
 class CGConv(MessagePassing):
@@ -83,7 +83,12 @@ class CGConv(MessagePassing):
 
     @overload
     def __call__(
-        self, x: Nodes, edge_index: EdgeIndexLike, edge_attr: Float[Array, " num_edges *edge_dim"] | None = None
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        edge_attr: Float[Array, " num_edges *edge_dim"] | None = None,
+        *,
+        mask: NodeMask | None = None,
     ) -> Float[Array, "num_receivers dst"]: ...
     @overload
     def __call__(
@@ -92,6 +97,7 @@ class CGConv(MessagePassing):
         edge_index: EdgeIndexLike,
         edge_attr: Float[Array, " num_edges *edge_dim"] | None = None,
         *,
+        mask: NodeMask | None = None,
         state: eqx.nn.State,
     ) -> tuple[Float[Array, "num_receivers dst"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.CGConv")
@@ -101,6 +107,7 @@ class CGConv(MessagePassing):
         edge_index: EdgeIndexLike,
         edge_attr: Float[Array, " num_edges *edge_dim"] | None = None,
         *,
+        mask: NodeMask | None = None,
         state: eqx.nn.State | None = None,
     ) -> Float[Array, "num_receivers dst"] | tuple[Float[Array, "num_receivers dst"], eqx.nn.State]:
         """**Arguments:**
@@ -108,6 +115,7 @@ class CGConv(MessagePassing):
         - `x`: node features, or (senders', receivers').
         - `edge_index`: `(2, num_edges)` integers or an `EdgeIndex`.
         - `edge_attr`: one row of `dim` features per edge, in the caller's order; None for `dim=0`.
+        - `mask`: False for receivers that `batch_norm` leaves out (padding).
         - `state`: running statistics, with `batch_norm`.
 
         **Returns:** new receiver features, the shape of the old ones; `(out, state)` if `state` is given.
@@ -138,7 +146,7 @@ class CGConv(MessagePassing):
                     "`state` must be given to a CGConv with `batch_norm`; got None. Build the model with "
                     "`eqx.nn.make_with_state` and pass its state."
                 )
-            out, state = self.bn(out, state)
+            out, state = self.bn(out, state, mask=mask)
         out = out + x_dst
         return out if state is None else (out, state)
 

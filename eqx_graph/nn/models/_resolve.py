@@ -91,7 +91,7 @@ def apply_norm(
     if mask is not None and batch is None:  # rows that do not count are a graph of their own
         batch, batch_size = jnp.where(jnp.asarray(mask), 0, 1), 2
     if isinstance(norm, InstanceNorm) and state is not None:
-        return norm(x, batch, batch_size, state=state)
+        return norm(x, batch, batch_size, mask=mask, state=state)
     if isinstance(norm, _ByGraph):
         return norm(x, batch, batch_size), state
     return x, state

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._linear import check_features, check_sizes
 from ._batch import RunningStatistics
@@ -67,6 +67,8 @@ class InstanceNorm(eqx.Module):
         x: Float[Array, "num_nodes features"],
         batch: Int[Array | np.ndarray, " num_nodes"] | None = None,
         batch_size: int | None = None,
+        *,
+        mask: Bool[Array | np.ndarray, " num_nodes"] | None = None,
     ) -> Float[Array, "num_nodes features"]: ...
     @overload
     def __call__(
@@ -75,6 +77,7 @@ class InstanceNorm(eqx.Module):
         batch: Int[Array | np.ndarray, " num_nodes"] | None = None,
         batch_size: int | None = None,
         *,
+        mask: Bool[Array | np.ndarray, " num_nodes"] | None = None,
         state: eqx.nn.State,
     ) -> tuple[Float[Array, "num_nodes features"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.InstanceNorm")
@@ -84,6 +87,7 @@ class InstanceNorm(eqx.Module):
         batch: Int[Array | np.ndarray, " num_nodes"] | None = None,
         batch_size: int | None = None,
         *,
+        mask: Bool[Array | np.ndarray, " num_nodes"] | None = None,
         state: eqx.nn.State | None = None,
     ) -> Float[Array, "num_nodes features"] | tuple[Float[Array, "num_nodes features"], eqx.nn.State]:
         """**Arguments:**
@@ -91,6 +95,7 @@ class InstanceNorm(eqx.Module):
         - `x`: node features.
         - `batch`: graph of every node; padding nodes belong to a graph of their own.
         - `batch_size`: number of graphs (static); saves a sort of `batch` under jit.
+        - `mask`: False for padding nodes; graphs of nothing else do not enter the running statistics.
         - `state`: holds the running statistics, with `track_running_stats`.
 
         **Returns:** normalised features; `(y, state)` if `state` is given.
@@ -113,18 +118,28 @@ class InstanceNorm(eqx.Module):
             var = groups.mean(centred**2)
             y = centred * groups.at_nodes(jax.lax.rsqrt(var + self.eps))
             if self.state_index is not None and state is not None:
-                state = state.set(self.state_index, self._update(state.get(self.state_index), groups, mean, var))
+                kept = self._update(state.get(self.state_index), groups, mean, var, mask)
+                state = state.set(self.state_index, kept)
         if self.weight is not None and self.bias is not None:
             y = y * self.weight[None] + self.bias[None]
         return y if state is None else (y, state)
 
-    def _update(self, kept: RunningStatistics, groups: Groups, mean: Array, var: Array) -> RunningStatistics:
+    def _update(
+        self, kept: RunningStatistics, groups: Groups, mean: Array, var: Array, mask: Array | np.ndarray | None
+    ) -> RunningStatistics:
         count = groups.num_nodes()[:, None].astype(mean.dtype)
         unbiased = var * count / jnp.maximum(count - 1.0, 1.0)
-        new_mean, new_var = jax.lax.stop_gradient((jnp.mean(mean, axis=0), jnp.mean(unbiased, axis=0)))
-        share = self.momentum
+        is_real = jnp.ones((groups.size, 1), bool)
+        if mask is not None:
+            is_real = groups.mean(jnp.asarray(mask)[:, None].astype(mean.dtype)) > 0
+        number = jnp.sum(is_real)
+        share = jnp.where(number > 0, jnp.asarray(self.momentum, mean.dtype), 0.0)
+
+        def moved(old, new):
+            total = jax.lax.stop_gradient(jnp.sum(jnp.where(is_real, new, 0.0), axis=0))
+            newest = total / jnp.maximum(number, 1).astype(total.dtype)
+            return ((1.0 - share) * old.astype(newest.dtype) + share * newest).astype(old.dtype)
+
         return RunningStatistics(
-            (1.0 - share) * kept.running_mean + share * new_mean,
-            (1.0 - share) * kept.running_var + share * new_var,
-            kept.num_batches_tracked,
+            moved(kept.running_mean, mean), moved(kept.running_var, unbiased), kept.num_batches_tracked
         )
