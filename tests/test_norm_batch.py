@@ -70,7 +70,9 @@ def test_padding_graphs_enter_no_running_statistics_of_instances():
     out, after = norm(jnp.asarray(X[:5]), ids[:5], 2, state=states[0])
     padded, padded_after = norm(jnp.asarray(X), ids, 3, mask=MASK, state=states[1])
     np.testing.assert_allclose(padded[:5], out, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), _kept(norm, padded_after), _kept(norm, after))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), _kept(norm, padded_after), _kept(norm, after)
+    )
     mean = 0.1 * (X[:2].mean(0) + X[2:5].mean(0)) / 2
     np.testing.assert_allclose(_kept(norm, after).running_mean, mean, rtol=1e-5, atol=1e-7)
     _, untouched = norm(jnp.asarray(X), ids, 3, mask=np.zeros(8, bool), state=states[2])

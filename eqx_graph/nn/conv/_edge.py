@@ -16,7 +16,7 @@ from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._first_last import split_first
-from ._neighbors import Nodes, endpoints, reduce_messages
+from ._neighbors import NodeMask, Nodes, counted_edges, endpoints, reduce_messages
 
 
 Batch = Int[Array | np.ndarray, " num_nodes"]
@@ -32,7 +32,7 @@ class EdgeConv(eqx.Module):
     Where `nn` begins with a linear map $[U, V]$, that map is applied to nodes: $U x_i + V (x_j - x_i)$ is
     $U x_i - V \bar x_i$ at the receiver plus $V \bar x_j$ at the sender, with features $\bar x$ centred so that no
     digits are lost to a common offset. The rest of `nn` runs on blocks of edges. A network whose norms take statistics
-    over rows (`MLP` with `batch_norm`, say) runs on all edges at once, and edges that the layout masks have no say.
+    over rows (`MLP` with `batch_norm`, say) runs on all edges at once; `mask` leaves those of padding nodes out.
 
     ??? cite "Reference"
         Wang et al., Dynamic Graph CNN for Learning on Point Clouds, ACM TOG 2019, eq. 8.
@@ -54,19 +54,27 @@ class EdgeConv(eqx.Module):
         self.flow = flow
 
     @overload
-    def __call__(self, x: Nodes, edge_index: EdgeIndexLike) -> Float[Array, "num_receivers out"]: ...
+    def __call__(
+        self, x: Nodes, edge_index: EdgeIndexLike, *, mask: NodeMask | None = None
+    ) -> Float[Array, "num_receivers out"]: ...
     @overload
     def __call__(
-        self, x: Nodes, edge_index: EdgeIndexLike, *, state: eqx.nn.State
+        self, x: Nodes, edge_index: EdgeIndexLike, *, mask: NodeMask | None = None, state: eqx.nn.State
     ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.EdgeConv")
     def __call__(
-        self, x: Nodes, edge_index: EdgeIndexLike, *, state: eqx.nn.State | None = None
+        self,
+        x: Nodes,
+        edge_index: EdgeIndexLike,
+        *,
+        mask: NodeMask | None = None,
+        state: eqx.nn.State | None = None,
     ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
         """**Arguments:**
 
         - `x`: node features, or (senders', receivers') with as many features on either side.
         - `edge_index`: `(2, num_edges)` integers or an `EdgeIndex`.
+        - `mask`: False for receivers (padding) whose edges the norms of an `MLP` leave out.
         - `state`: running statistics of an `MLP` with batch norms.
 
         **Returns:** new receiver features, `(num_receivers, out_features)`, zeros for a receiver without edges;
@@ -75,7 +83,7 @@ class EdgeConv(eqx.Module):
         **Raises:** `ValueError` for wrong sizes.
         """
         x_src, x_dst, edges = endpoints(x, edge_index, None, self.flow)
-        out, state = _edge_conv(self.nn, self.aggregation, x_src, x_dst, edges, state)
+        out, state = _edge_conv(self.nn, self.aggregation, x_src, x_dst, edges, mask, state)
         return out if state is None else (out, state)
 
 
@@ -114,19 +122,27 @@ class DynamicEdgeConv(eqx.Module):
         self.aggregation = as_aggregation(aggr)
 
     @overload
-    def __call__(self, x: Nodes, batch: Batch | BatchPair | None = None) -> Float[Array, "num_receivers out"]: ...
+    def __call__(
+        self, x: Nodes, batch: Batch | BatchPair | None = None, *, mask: NodeMask | None = None
+    ) -> Float[Array, "num_receivers out"]: ...
     @overload
     def __call__(
-        self, x: Nodes, batch: Batch | BatchPair | None = None, *, state: eqx.nn.State
+        self, x: Nodes, batch: Batch | BatchPair | None = None, *, mask: NodeMask | None = None, state: eqx.nn.State
     ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.DynamicEdgeConv")
     def __call__(
-        self, x: Nodes, batch: Batch | BatchPair | None = None, *, state: eqx.nn.State | None = None
+        self,
+        x: Nodes,
+        batch: Batch | BatchPair | None = None,
+        *,
+        mask: NodeMask | None = None,
+        state: eqx.nn.State | None = None,
     ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
         """**Arguments:**
 
         - `x`: node features, or (senders', receivers') with as many features on either side.
         - `batch`: graph of every node, or such a pair; neighbours are sought within a graph only.
+        - `mask`: False for receivers (padding) whose edges the norms of an `MLP` leave out.
         - `state`: running statistics of an `MLP` with batch norms.
 
         **Returns:** new receiver features, `(num_receivers, out_features)`; `(out, state)` if `state` is given.
@@ -138,7 +154,7 @@ class DynamicEdgeConv(eqx.Module):
             raise ValueError("`x` must hold features of receivers too, which seek neighbours; got (x_src, None).")
         batches = batch if isinstance(batch, tuple) else (batch, batch)
         edges = _nearest(x_src, x_dst, *batches, k=self.k)
-        out, state = _edge_conv(self.nn, self.aggregation, x_src, x_dst, edges, state)
+        out, state = _edge_conv(self.nn, self.aggregation, x_src, x_dst, edges, mask, state)
         return out if state is None else (out, state)
 
 
@@ -168,6 +184,7 @@ def _edge_conv(
     x_src: Array,
     x_dst: Array | None,
     edges: AbstractEdges,
+    mask: NodeMask | None,
     state: eqx.nn.State | None,
 ) -> tuple[Array, eqx.nn.State | None]:
     if x_dst is None or x_dst.shape[1] != x_src.shape[1]:
@@ -178,7 +195,7 @@ def _edge_conv(
     if mixes_rows(nn):
         x_i = edges.receive(x_dst)
         rows = jnp.concatenate([x_i, edges.send(x_src) - x_i], axis=-1)
-        messages, state = apply_rows(nn, rows, state, edges.edge_mask)
+        messages, state = apply_rows(nn, rows, state, counted_edges(edges, mask))
         return reduce_messages(aggregation, edges, messages), state
     first, rest = split_first(nn)
     if first is None:

@@ -112,6 +112,14 @@ def reduce_messages(
     return _Given(aggregation).propagate(edges, row=edges.restore(messages))
 
 
+def counted_edges(edges: AbstractEdges, mask: NodeMask | None) -> Bool[Array | np.ndarray, " num_edges"] | None:
+    """For norms over edges, in the layout's order: neither masked nor entering a node where `mask` is False."""
+    if mask is None:
+        return edges.edge_mask
+    counted = jnp.asarray(mask)[jnp.asarray(edges.receivers)]
+    return counted if edges.edge_mask is None else counted & jnp.asarray(edges.edge_mask)
+
+
 def in_degree(edges: AbstractEdges) -> Array:
     """Number of edges (masked ones left out) that enter each receiver."""
     if isinstance(edges, EdgeIndex) and edges.edge_mask is None:

@@ -16,7 +16,7 @@ from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
 from ._first_last import split_last
-from ._neighbors import Nodes, edge_features, endpoints, reduce_messages
+from ._neighbors import NodeMask, Nodes, counted_edges, edge_features, endpoints, reduce_messages
 
 
 class NNConv(eqx.Module):
@@ -82,6 +82,8 @@ class NNConv(eqx.Module):
         edge_index: EdgeIndexLike,
         edge_attr: Float[Array, " num_edges *edge_dim"],
         size: tuple[int, int] | None = None,
+        *,
+        mask: NodeMask | None = None,
     ) -> Float[Array, "num_receivers out"]: ...
     @overload
     def __call__(
@@ -91,6 +93,7 @@ class NNConv(eqx.Module):
         edge_attr: Float[Array, " num_edges *edge_dim"],
         size: tuple[int, int] | None = None,
         *,
+        mask: NodeMask | None = None,
         state: eqx.nn.State,
     ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.NNConv")
@@ -101,10 +104,12 @@ class NNConv(eqx.Module):
         edge_attr: Float[Array, " num_edges *edge_dim"],
         size: tuple[int, int] | None = None,
         *,
+        mask: NodeMask | None = None,
         state: eqx.nn.State | None = None,
     ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
-        """**Arguments:** as `SAGEConv`; `edge_attr` holds one row per edge, in the caller's order, and `state` the
-        running statistics of an `MLP` with batch norms.
+        """**Arguments:** as `SAGEConv`; `edge_attr` holds one row per edge, in the caller's order; `mask` is False for
+        receivers (padding) whose edges the norms of an `MLP` leave out, `state` holds the running statistics of its
+        batch norms.
 
         **Returns:** new receiver features, `(num_receivers, out_features)`; `(out, state)` if `state` is given.
 
@@ -115,7 +120,7 @@ class NNConv(eqx.Module):
         edge_attr = edge_features(edges, edge_attr, -1)
         trunk, last = split_last(self.nn)
         if mixes_rows(self.nn):
-            matrices, state = apply_rows(self.nn, edges.arrange(edge_attr), state, edges.edge_mask)
+            matrices, state = apply_rows(self.nn, edges.arrange(edge_attr), state, counted_edges(edges, mask))
             self._check_outputs(matrices.shape[1:])
             matrices = matrices.reshape(-1, self.in_features, self.out_features)
             sent = jnp.einsum("ei,eio->eo", edges.send(x_src), matrices)

@@ -1,152 +1,19 @@
-"""Stacks of one layer: convolution, norm, activation, dropout, jumping knowledge."""
+"""Ready-made stacks of one layer: which one, and what it takes of the arguments."""
 
-import abc
 import functools as ft
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import equinox as eqx
-import jax
-import jax.random as jr
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from ...data import EdgeIndexLike
-from .._dropout import drop, make_dropout
-from .._linear import check_sizes, project
 from ..aggr import AggregationLike
-from ..conv import Adjacency, GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
+from ..conv import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
 from ..conv._adjacency import Flow
 from ..conv._attend import FillValue
-from ..conv._neighbors import Nodes
 from ._jumping_knowledge import JumpingKnowledge
 from ._mlp import MLP
-from ._resolve import Activation, Norm, apply_norm, as_activation, as_norm
-
-
-JumpMode = Literal["last", "cat", "max", "lstm"] | None
-NormLike = str | Callable[[int], Norm] | None
-
-
-class _Parts(NamedTuple):
-    """The fields of a stack, by name."""
-
-    convs: list[Any]
-    norms: list[Norm]
-    act: Activation | None
-    dropout: eqx.nn.Dropout
-    jk: JumpingKnowledge | None
-    lin: eqx.nn.Linear | None
-    act_first: bool
-
-
-def _assemble(
-    make_conv: Callable[[Any, int, bool, PRNGKeyArray], Any],
-    in_features: int | tuple[int, int],
-    hidden_features: int,
-    num_layers: int,
-    out_features: int | None,
-    dropout: float,
-    act: str | Activation | None,
-    act_first: bool,
-    norm: NormLike,
-    jk: JumpMode,
-    key: PRNGKeyArray,
-) -> dict[str, Any]:
-    """The parts of a stack; `make_conv(in_features, out_features, is_last, key)` builds one layer."""
-    if num_layers < 1:
-        raise ValueError(f"`num_layers` must be at least 1; got {num_layers}.")
-    check_sizes(in_features=in_features, hidden_features=hidden_features, out_features=out_features)
-    keys = jr.split(key, num_layers + 2)
-    ends_in_conv = out_features is not None and jk is None
-    last = out_features if out_features is not None and ends_in_conv else hidden_features
-    between = (hidden_features, hidden_features) if isinstance(in_features, tuple) else hidden_features
-    inputs = [in_features, *[between] * (num_layers - 1)]
-    outputs = [*[hidden_features] * (num_layers - 1), last]
-    final = [False] * (num_layers - 1) + [ends_in_conv]
-    normed = num_layers if jk is not None else num_layers - 1
-    wide = num_layers * hidden_features if jk == "cat" else hidden_features
-    out = hidden_features if out_features is None else out_features
-    parts = _Parts(
-        convs=[make_conv(*row) for row in zip(inputs, outputs, final, keys[2:], strict=True)],
-        norms=[as_norm(norm, hidden_features) for _ in range(normed)],
-        act=as_activation(act),
-        dropout=make_dropout(dropout),
-        jk=None if jk is None or jk == "last" else JumpingKnowledge(jk, hidden_features, num_layers, key=keys[0]),
-        lin=None if jk is None else eqx.nn.Linear(wide, out, key=keys[1]),
-        act_first=act_first,
-    )
-    return parts._asdict()
-
-
-class AbstractBasicGNN(eqx.Module):
-    """A stack of convolutions of one kind.
-
-    After every layer but the last (with jumping knowledge, after every layer): norm, activation, dropout; with
-    `act_first` the activation comes before the norm. With jumping knowledge, a linear map makes the result.
-    """
-
-    convs: eqx.AbstractVar[list[Any]]
-    norms: eqx.AbstractVar[list[Norm]]
-    act: eqx.AbstractVar[Activation | None]
-    dropout: eqx.AbstractVar[eqx.nn.Dropout]
-    jk: eqx.AbstractVar[JumpingKnowledge | None]
-    lin: eqx.AbstractVar[eqx.nn.Linear | None]
-    act_first: eqx.AbstractVar[bool]
-
-    @abc.abstractmethod
-    def convolve(
-        self, conv: Any, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
-    ) -> tuple[Array, Any]:
-        """One layer on what it takes of the arguments, and the state after it."""
-
-    def __call__(
-        self,
-        x: Nodes,
-        edge_index: EdgeIndexLike | Adjacency,
-        edge_weight: Float[Array, " num_edges"] | None = None,
-        edge_attr: Float[Array, " num_edges *edge_dim"] | None = None,
-        batch: Int[Array | np.ndarray, " num_nodes"] | None = None,
-        batch_size: int | None = None,
-        *,
-        mask: Bool[Array | np.ndarray, " num_nodes"] | None = None,
-        state: eqx.nn.State | None = None,
-        key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "num_nodes out"] | tuple[Float[Array, "num_nodes out"], eqx.nn.State]:
-        """**Arguments:**
-
-        - `x`, `edge_index`, `edge_weight`, `edge_attr`: as the layers take them; what they do not take must be None.
-            After the first layer its result serves senders and receivers.
-        - `batch`, `batch_size`: graph of every node and number of graphs, for norms over graphs.
-        - `mask`: False for nodes that norms leave out (padding).
-        - `state`: running statistics of batch norms.
-        - `key`: draws the dropout masks.
-
-        **Returns:** new node features; `(out, state)` if `state` is given.
-
-        **Raises:** `ValueError` for wrong sizes, a missing `state`, or an active dropout without `key`.
-        """
-        keys = [None] * len(self.convs) if key is None else list(jr.split(key, len(self.convs)))
-        h: Any = x
-        results = []
-        with jax.named_scope(f"eqx_graph.{type(self).__name__}"):
-            for i, (conv, layer_key) in enumerate(zip(self.convs, keys, strict=True)):
-                conv_key, drop_key = (None, None) if layer_key is None else jr.split(layer_key)
-                h, state = self.convolve(conv, h, edge_index, edge_weight, edge_attr, mask, state, conv_key)
-                if i < len(self.norms):
-                    h = self.act(h) if self.act is not None and self.act_first else h
-                    h, state = apply_norm(self.norms[i], h, batch, batch_size, mask, state)
-                    h = self.act(h) if self.act is not None and not self.act_first else h
-                    h = drop(self.dropout, h, drop_key)
-                    results.append(h)
-            h = h if self.jk is None else self.jk(results)
-            h = h if self.lin is None else project(self.lin, h)
-        return h if state is None else (h, state)
-
-
-def _refuse(name: str, value: Any, model: str) -> None:
-    if value is not None:
-        raise ValueError(f"`{name}` must be None: the layers of {model} take none; got shape {value.shape}.")
+from ._resolve import Activation, Norm
+from ._stack import AbstractBasicGNN, JumpMode, NormLike, Surroundings, assemble
 
 
 class GCN(AbstractBasicGNN):
@@ -210,15 +77,13 @@ class GCN(AbstractBasicGNN):
             )
 
         sizes = in_features, hidden_features, num_layers, out_features
-        for name, part in _assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
+        for name, part in assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
             setattr(self, name, part)
 
-    def convolve(
-        self, conv: GCNConv, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
-    ) -> tuple[Array, Any]:
+    def convolve(self, conv: GCNConv, x: Any, given: Surroundings, state: Any, key: Any) -> tuple[Array, Any]:
         """One `GCNConv`, with edge weights."""
-        _refuse("edge_attr", edge_attr, "GCN")
-        return conv(x, edge_index, edge_weight), state
+        given.refuse("edge_attr", model="GCN")
+        return conv(x, given.edge_index, given.edge_weight), state
 
 
 class GraphSAGE(AbstractBasicGNN):
@@ -274,16 +139,13 @@ class GraphSAGE(AbstractBasicGNN):
             )
 
         sizes = in_features, hidden_features, num_layers, out_features
-        for name, part in _assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
+        for name, part in assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
             setattr(self, name, part)
 
-    def convolve(
-        self, conv: SAGEConv, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
-    ) -> tuple[Array, Any]:
+    def convolve(self, conv: SAGEConv, x: Any, given: Surroundings, state: Any, key: Any) -> tuple[Array, Any]:
         """One `SAGEConv`."""
-        _refuse("edge_weight", edge_weight, "GraphSAGE")
-        _refuse("edge_attr", edge_attr, "GraphSAGE")
-        return conv(x, edge_index), state
+        given.refuse("edge_weight", "edge_attr", model="GraphSAGE")
+        return conv(x, given.edge_index), state
 
 
 class GIN(AbstractBasicGNN):
@@ -328,16 +190,13 @@ class GIN(AbstractBasicGNN):
             return GINConv(mlp, eps, train_eps, aggr=aggr, flow=flow)
 
         sizes = in_features, hidden_features, num_layers, out_features
-        for name, part in _assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
+        for name, part in assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
             setattr(self, name, part)
 
-    def convolve(
-        self, conv: GINConv, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
-    ) -> tuple[Array, Any]:
+    def convolve(self, conv: GINConv, x: Any, given: Surroundings, state: Any, key: Any) -> tuple[Array, Any]:
         """One `GINConv`."""
-        _refuse("edge_weight", edge_weight, "GIN")
-        _refuse("edge_attr", edge_attr, "GIN")
-        out = conv(x, edge_index, mask=mask, state=state)
+        given.refuse("edge_weight", "edge_attr", model="GIN")
+        out = conv(x, given.edge_index, mask=given.mask, state=state)
         return out if isinstance(out, tuple) else (out, state)
 
 
@@ -413,12 +272,10 @@ class GAT(AbstractBasicGNN):
             )
 
         sizes = in_features, hidden_features, num_layers, out_features
-        for name, part in _assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
+        for name, part in assemble(make, *sizes, dropout, act, act_first, norm, jk, key).items():
             setattr(self, name, part)
 
-    def convolve(
-        self, conv: Any, x: Any, edge_index: Any, edge_weight: Any, edge_attr: Any, mask: Any, state: Any, key: Any
-    ) -> tuple[Array, Any]:
+    def convolve(self, conv: Any, x: Any, given: Surroundings, state: Any, key: Any) -> tuple[Array, Any]:
         """One layer of attention, with edge features."""
-        _refuse("edge_weight", edge_weight, "GAT")
-        return conv(x, edge_index, edge_attr, key=key), state
+        given.refuse("edge_weight", model="GAT")
+        return conv(x, given.edge_index, given.edge_attr, key=key), state
