@@ -9,6 +9,7 @@ import sys
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -88,6 +89,10 @@ def test_stacked_is_the_mean_over_sub_batches():
     each = [with_metrics(make_model(), tuple(a[n] for a in xs), None) for n in range(4)]
     np.testing.assert_allclose(value, np.mean([one[0] for one in each]), rtol=1e-6)
     np.testing.assert_allclose(metrics["rmse"], np.mean([one[1]["rmse"] for one in each]), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"`batch` must have one leading size.*'batch\[0\]': 4, 'batch\[1\]': 1}"):
+        loss(make_model(), (xs[0], xs[1][:, :1]), jr.key(0))
+    with pytest.raises(ValueError, match="`stacked` cannot carry `statistics`"):
+        loss(make_model(), xs, jr.key(0), jnp.zeros(3))
 
 
 def test_what_cannot_be_split_is_named():

@@ -10,12 +10,23 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from .._examples import check_sizes
+
 
 class _Stacked(eqx.Module):
     loss_fn: Callable
 
-    def __call__(self, model: PyTree, batches: PyTree, key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
+    def __call__(
+        self, model: PyTree, batches: PyTree, key: PRNGKeyArray, statistics: PyTree = None
+    ) -> tuple[Array, dict[str, Array]]:
+        if statistics is not None:
+            raise ValueError(
+                "`stacked` cannot carry `statistics`: every sub-batch would make its own. Use a norm that keeps none "
+                "(`LayerNorm`, `GraphNorm`), or one batch for all devices."
+            )
+
         def one(batch: PyTree, key: PRNGKeyArray) -> tuple[Any, dict[str, Any]]:
+            check_sizes(batch)
             result = self.loss_fn(model, batch, key)
             return result if isinstance(result, tuple) else (result, {})
 
@@ -34,5 +45,8 @@ def stacked(loss_fn: Callable) -> Callable:
     **Arguments:** `loss_fn`: `(model, batch, key) -> loss` or `-> (loss, metrics)` of one sub-batch.
 
     **Returns:** the same for stacked sub-batches; each gets its own key.
+
+    **Raises:** while tracing: `ValueError` if arrays of a sub-batch (in tuples, lists and dicts) differ in their number
+    of examples, or the state has `statistics`.
     """
     return _Stacked(loss_fn)

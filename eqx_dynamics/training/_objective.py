@@ -10,6 +10,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from .._examples import check_sizes
 from .._scan import scan
 from ._precision import DynamicLossScale, Precision, scaled, unscaled, widened
 
@@ -65,7 +66,7 @@ class Objective(eqx.Module):
             grads, aux = eqx.filter_grad(scaled_value, has_aux=True)(params, batch, key, statistics)
             return unscaled(grads, scale), *aux
 
-        _check_sizes(batch)
+        check_sizes(batch)
         if self.accumulate == 1:
             return one(batch, key, statistics)
 
@@ -84,23 +85,6 @@ class Objective(eqx.Module):
         metrics, (sums, arrays) = scan(part, parts, (zeros, arrays), unroll=1)
         grads = jtu.tree_map(lambda s, p: (s / self.accumulate).astype(p.dtype), sums, params)
         return grads, jtu.tree_map(lambda m: m.mean(0), metrics), eqx.combine(arrays, static)
-
-
-def _check_sizes(batch: PyTree) -> None:
-    """Raise unless arrays in tuples, lists and dicts share their first size; a class may mean several (a graph)."""
-    sizes = {
-        f"batch{jtu.keystr(path)}": leaf.shape[0]
-        for path, leaf in jtu.tree_leaves_with_path(batch)
-        if eqx.is_array(leaf)
-        and leaf.ndim
-        and all(isinstance(entry, jtu.SequenceKey | jtu.DictKey) for entry in path)  # no field of a class
-    }
-    if len(set(sizes.values())) > 1:
-        raise ValueError(
-            f"`batch` must have one leading size, that of its examples; got {sizes}. Arrays that are not one per "
-            "example (a graph's nodes and edges, time before examples) go in the fields of a class: "
-            "`eqx_graph.Graph`, an `eqx.Module` or a `NamedTuple` of your own."
-        )
 
 
 def _in_parts(batch: PyTree, num_parts: int) -> PyTree:
