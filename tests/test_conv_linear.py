@@ -119,6 +119,14 @@ def _primitives(jaxpr) -> set[str]:
     return found
 
 
+def test_a_laplacian_computed_once_gives_the_same(getkey):
+    x, w = jr.normal(getkey(), (NUM_NODES, 5)), jr.uniform(getkey(), (len(EDGES[0]),))
+    for normalization in ("sym", "rw", None):
+        conv = egnn.ChebConv(5, 3, 3, normalization=normalization, key=getkey())
+        once = egnn.cheb_norm(EDGES, w, NUM_NODES, normalization)
+        np.testing.assert_allclose(conv(x, once), conv(x, EDGES, w), rtol=1e-5, atol=1e-6)
+
+
 def test_norm_computed_once_leaves_no_degree_in_the_step(getkey):
     conv = egnn.GCNConv(6, 3, key=getkey())
     x = jnp.asarray(X, jnp.float32)
