@@ -1,15 +1,18 @@
-"""What stands here for the losses, encoders, synapses and learning rules of other libraries, on their stored inputs."""
+"""What stands here for the losses, encoders, synapses, learning rules and derivatives of other libraries, on their
+stored inputs."""
 
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 import eqx_dynamics.spiking as sp
 from eqx_dynamics import AbstractCell, Recorded, scan
+from eqx_dynamics.transform import grad, hessian, jacfwd, jacrev, vector_grad
 
 
 Arrays = dict[str, np.ndarray]
@@ -171,7 +174,55 @@ def _learning_rates(arrays: Arrays, multiplicative: bool) -> tuple[float, float]
     return float(f"{up:.3g}"), float(f"{down:.3g}")
 
 
+class Linear(eqx.Module):
+    """BrainState stores weights as (in, out)."""
+
+    weight: Float[Array, "n_in n_out"]
+    bias: Float[Array, " n_out"]
+
+    def __call__(self, x: Array) -> Array:
+        return x @ self.weight + self.bias[None]
+
+
+def _derivatives(arrays: Arrays) -> dict[str, Array]:
+    """Of the mean of squares and of the squares themselves, for every data set whose `x` is stored."""
+    model, found = Linear(jnp.asarray(arrays["W"]), jnp.asarray(arrays["b"])), {}
+
+    def mean(model: Linear, x: Array, y: Array) -> tuple[Array, Array]:
+        return jnp.mean((y - model(x)) ** 2), model(x)
+
+    def squares(model: Linear, x: Array, y: Array) -> Array:
+        return jnp.ravel((y - model(x)) ** 2)
+
+    for case in [key.removesuffix("_x") for key in arrays if key.endswith("_x") and not key.endswith("_grad_x")]:
+        data = model, jnp.asarray(arrays[f"{case}_x"]), jnp.asarray(arrays[f"{case}_y"])
+        grads, loss, prediction = grad(mean, has_aux=True, return_value=True)(*data)
+        by_x, _ = grad(mean, argnums=1, has_aux=True)(*data)
+        trees = {"grad": grads, "vector_grad": vector_grad(squares)(*data)}
+        trees |= {"jacrev": jacrev(squares)(*data), "jacfwd": jacfwd(squares)(*data)}
+        curved = hessian(lambda *args: mean(*args)[0])(*data)
+        trees |= {f"hessian_{part}": getattr(curved, part) for part in ("weight", "bias")}
+        leaves = {f"{name}_{part}": getattr(tree, part) for name, tree in trees.items() for part in ("weight", "bias")}
+        leaves |= {"loss": loss, "aux_pred": prediction, "grad_x": by_x}
+        found |= {f"{case}_{name}": leaf for name, leaf in leaves.items() if f"{case}_{name}" in arrays}
+    return found
+
+
+def _printed(arrays: Arrays) -> dict[str, Array]:
+    """The numbers that the seed's document prints, from those it prints of their inputs."""
+    lif = sp.LIF.like_brainstate(arrays["lif_I"].shape[-1], dt=0.1)
+    _, state = lif(jnp.asarray(arrays["lif_I"]), lif.init_state(arrays["lif_I"].shape[:1]))
+    weight = jnp.asarray(arrays["batched_W"])
+
+    def loss(bias: Array) -> Array:
+        return jnp.mean((1 - jax.vmap(lambda w, b: Linear(w, b)(jnp.ones((1, 2))))(weight, bias)) ** 2)
+
+    return {"lif_V": state.membrane, "batched_grad_bias": jax.grad(loss)(jnp.zeros(arrays["batched_grad_bias"].shape))}
+
+
 TOOLBOX: dict[str, Callable[[Arrays], dict[str, Array]]] = {
+    "tf_linear": _derivatives,
+    "seed_printed": _printed,
     "st_losses_2layer": _snntorch_losses,
     "st_encoders": _snntorch_encoders,
     "nr_encoders": _norse_encoders,

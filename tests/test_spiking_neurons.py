@@ -140,6 +140,25 @@ def test_every_preset_follows_its_published_program(name: str) -> None:
         assert abs(got[0] - expected[0]) * dt < 2.0
 
 
+def test_gif_in_brainstates_order() -> None:
+    """Currents first, the membrane they drive last; the threshold sees the membrane of before (brainpy.state 0.1.0)."""
+    reset = sp.ValueReset(-70.0, timing="before_decay", detach=False)
+    order = sp.ExponentialEuler(sequential=True)
+    cell = sp.GIFCell(1, a=0.005, fast_jump=0.5, slow_jump=-0.3, fast_kept=0.1, reset=reset, integrator=order, dt=1.0)
+    v, fast, slow, theta, expected = -70.0, 0.0, 0.0, -50.0, []
+    for _ in range(60):
+        if v >= theta:
+            v, fast, slow, theta = -70.0, 0.1 * fast + 0.5, slow - 0.3, max(-60.0, theta)
+        fast, slow, before = fast * np.exp(-0.2), slow * np.exp(-0.02), v
+        v = -70 + 20 * (fast + slow + 2.0) + (v + 70 - 20 * (fast + slow + 2.0)) * np.exp(-1 / 20)
+        towards = -50 + 0.005 / 0.01 * (before + 70)
+        theta = towards + (theta - towards) * np.exp(-0.01)
+        expected.append(v)
+    spikes, membrane = _record(cell, jnp.full((60, 1), 2.0))
+    assert spikes.sum() >= 2
+    np.testing.assert_allclose(membrane, expected, rtol=1e-5)
+
+
 def test_resonator_prefers_its_frequency() -> None:
     cell = sp.ResonateAndFireCell(1, tau_mem=50.0, frequency=40.0, threshold=1.0)
     steps = np.arange(400)
@@ -208,7 +227,11 @@ def test_bad_constants_are_named() -> None:
     with pytest.raises(ValueError, match="`dt` must be at most 2; got 3"):
         sp.FitzHughNagumoCell(2, dt=3.0)
     with pytest.raises(ValueError, match="`dt` must be below inf ms"):
-        sp.MorrisLecarCell(2, dt=float("inf"))
+        sp.HodgkinHuxleyCell(2, dt=float("inf"))
+    with pytest.raises(
+        ValueError, match="`dt` must be at most half of `capacitance / g_calcium`.* got dt=5 ms for 4.5"
+    ):
+        sp.MorrisLecarCell(2, dt=5.0)
     with pytest.raises(ValueError, match="`g_sodium` must be at least 0; got -1"):
         sp.HodgkinHuxleyCell(2, g_sodium=-1.0)
     with pytest.raises(ValueError, match="`v2` must be above 0"):

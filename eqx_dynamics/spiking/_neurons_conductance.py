@@ -2,12 +2,13 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._integrate import AbstractIntegrator, ExponentialEuler, RungeKutta4, exprel
 from ._neuron import as_size, zeros
 from ._ode_neuron import AbstractSpikingODE
-from ._parameter import ParameterLike, require, resolve
+from ._parameter import ParameterLike, concrete, require, resolve
 from ._surrogate import AbstractSurrogate, Stretched
 from ._surrogate_curves import FastSigmoid
 from ._units import in_ms, in_unit
@@ -84,7 +85,8 @@ class MorrisLecarCell(AbstractSpikingODE[MorrisLecarState]):
     r"""Morris-Lecar: $C \dot v = -g_{Ca} m_\infty(v)(v - E_{Ca}) - g_K w (v - E_K) - g_L (v - E_L) + I$.
 
     $m_\infty = \frac12 (1 + \tanh\frac{v - v_1}{v_2})$, $\dot w = \phi \cosh\frac{v - v_3}{2 v_4} (w_\infty - w)$.
-    Defaults are the Hopf regime of Rinzel & Ermentrout (1998). Units as for Hodgkin-Huxley.
+    Defaults are the Hopf regime of Rinzel & Ermentrout (1998). Units as for Hodgkin-Huxley. Exponential Euler
+    linearises calcium's activation too, which BrainState holds during a step: the two differ to first order in `dt`.
 
     ??? cite "Reference"
         Morris & Lecar, Biophys J 1981, eqs. 1-2.
@@ -108,6 +110,15 @@ class MorrisLecarCell(AbstractSpikingODE[MorrisLecarState]):
     surrogate: AbstractSurrogate = Stretched(FastSigmoid(5.0), 20.0)
     integrator: AbstractIntegrator = ExponentialEuler()
     dt: float = eqx.field(default=0.1, converter=in_ms)
+
+    def __check_init__(self):
+        # Calcium opens at once: no gate's time constant bounds the upstroke, which runs away in longer steps.
+        membrane, calcium = concrete(self.capacitance), concrete(self.g_calcium)
+        if membrane is not None and calcium is not None and (2 * self.dt * calcium > membrane).any():
+            raise ValueError(
+                f"`dt` must be at most half of `capacitance / g_calcium`, or upstrokes run away; got dt={self.dt:g} ms "
+                f"for {float(np.min(membrane / calcium)):g} ms."
+            )
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> MorrisLecarState:
         """At `initial_membrane` with the potassium gate at its steady state there."""

@@ -16,12 +16,12 @@ from ._units import in_ms, in_unit
 
 
 class GIFState(eqx.Module):
-    """State of `GIFCell`."""
+    """State of `GIFCell`, in BrainState's order of integration."""
 
-    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
     fast: Float[Array, "..."]  # spike-triggered current I1
     slow: Float[Array, "..."]  # spike-triggered current I2
     moving_threshold: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
+    membrane: Float[Array, "..."] = eqx.field(metadata={"unit": "mV"})
     current: Float[Array, "..."] | None = eqx.field(default=None, metadata={"unit": "mA"})
 
 
@@ -33,6 +33,8 @@ class GIFCell(AbstractODENeuron[GIFState]):
     $\theta \leftarrow \max(\theta_r, \theta)$ and resets $v$. Twenty firing patterns follow from its constants.
 
     `threshold` is $\theta_\infty$ and `threshold_floor` $\theta_r$, mV; `a`, `b`, `fast_rate`, `slow_rate` in 1/ms.
+    BrainState's `Gif` is the one with `integrator=ExponentialEuler(sequential=True)` and a reset `"before_decay"`; its
+    surrogate alone differs, which is stretched with the moving threshold.
     """
 
     size: tuple[int, ...] = eqx.field(static=True, converter=as_size)
@@ -61,7 +63,7 @@ class GIFCell(AbstractODENeuron[GIFState]):
         empty = zeros(shape, self.size)
         theta = empty + resolve(self.threshold, empty)
         current = None if self.synapse is None else empty
-        return GIFState(empty + resolve(self.rest, empty), empty, empty, theta, current)
+        return GIFState(empty, empty, theta, empty + resolve(self.rest, empty), current)
 
     def threshold_of(self, state: GIFState) -> Float[Array, "..."] | float:
         return state.moving_threshold
