@@ -228,9 +228,7 @@ def test_bad_constants_are_named() -> None:
         sp.FitzHughNagumoCell(2, dt=3.0)
     with pytest.raises(ValueError, match="`dt` must be below inf ms"):
         sp.HodgkinHuxleyCell(2, dt=float("inf"))
-    with pytest.raises(
-        ValueError, match="`dt` must be at most half of `capacitance / g_calcium`.* got dt=5 ms for 4.5"
-    ):
+    with pytest.raises(ValueError, match=r"`dt` must be at most half of `capacitance .* got dt=5 ms"):
         sp.MorrisLecarCell(2, dt=5.0)
     with pytest.raises(ValueError, match="`g_sodium` must be at least 0; got -1"):
         sp.HodgkinHuxleyCell(2, g_sodium=-1.0)
