@@ -1,9 +1,14 @@
 """The README and the pages say what runs: blocks that begin with an import are executed, links lead somewhere."""
 
+import inspect
 import pathlib
 import re
+import types
 
 import pytest
+
+from eqx_dynamics import training, transform
+from eqx_graph import data, nn, ops
 
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -34,3 +39,32 @@ def test_named_files_exist(page: pathlib.Path) -> None:
     named += [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if "//" not in link]
     missing = [name for name in named if not (ROOT / name).exists() and not (page.parent / name).exists()]
     assert not missing, missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_sections_that_links_name_exist(page: pathlib.Path) -> None:
+    for name, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        headings = re.findall(r"^#+ (.+)$", (page.parent / name if name else page).read_text(), re.MULTILINE)
+        assert section in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], f"{name}#{section}"
+
+
+RESULTS = {
+    *("AttentionWeights", "DynamicBatches", "PaddingReport", "edge_softmax"),
+    *("Plan", "Stop", "Health", "CheckpointError", "TrainStep", "Compiled", "Exported", "Filter", "Table"),
+}
+
+
+@pytest.mark.parametrize("room", [nn, nn.aggr, ops, data, training, transform], ids=lambda room: room.__name__)
+def test_every_public_name_is_on_a_page(room: types.ModuleType) -> None:
+    """Interfaces, and results that nobody makes by hand, need not be named."""
+    text = " ".join(page.read_text() for page in PAGES)
+    names = [name for name, value in vars(room).items() if name[0] != "_" and not inspect.ismodule(value)]
+    interface = re.compile(r"(Abstract\w+|\w+Like|\w+Messages|as_\w+)$")
+    missing = [n for n in names if not re.search(rf"\b{n.removeprefix('segment_')}\b", text)]
+    missing = [n for n in missing if n not in RESULTS and not interface.match(n)]
+    assert not missing, f"{room.__name__}: {missing}"
+
+
+def test_every_layer_is_in_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "layers.md").read_text(), re.MULTILINE)
+    assert {name for name in vars(nn) if name.endswith("Conv") or name == "APPNP"} == set(rows)
