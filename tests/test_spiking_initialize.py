@@ -71,21 +71,22 @@ def test_the_deviation_is_that_of_the_membrane(synapse: snn.SynapticCurrent | No
 
 @pytest.mark.slow
 def test_calibrated_constraints_stay() -> None:
-    """Dale's law, masks and sparse weights are scaled within their bounds; a convolution too."""
+    """Dale's law, masks and sparse weights are scaled within their bounds; behind a convolution its norm is."""
     sign, mask = jnp.where(jnp.arange(40) < 32, 1, -1), jr.bernoulli(KEYS[6], 0.5, (20, 40))
     dale = snn.Dale(jr.normal(KEYS[7], (20, 40)), sign)
     sparse = snn.SparseConnection.fixed_probability(20, 30, 0.3, 0.01, key=KEYS[8])
-    conv = [lambda x: x[..., None, :], eqx.nn.Conv1d(1, 2, 3, padding=1, key=KEYS[9]), snn.LIFCell((2, 40), 10.0)]
+    conv = [lambda x: x[..., None, :], eqx.nn.Conv1d(1, 2, 3, padding=1, key=KEYS[9])]
+    conv += [dyn.PerSample(eqx.nn.GroupNorm(1, 2), 2), snn.LIFCell((2, 40), 10.0)]
     dense = [lambda x: x.sum(-2), snn.DenseConnection(snn.Masked(dale, mask)), snn.LIFCell(20, 10.0)]
     network = dyn.Sequential([*conv, *dense, sparse, snn.LIFCell(30, 10.0)])
     calibrated = eqx.filter_jit(snn.calibrate)(network, XS, 0.08)
     np.testing.assert_allclose(_rates(_diagnosed(calibrated)), 0.08, atol=0.01)
     layers: Any = calibrated.layers
-    before, after = snn.Masked(dale, mask).value(), layers[4].weight.value()
+    before, after = snn.Masked(dale, mask).value(), layers[5].weight.value()
     ratio = np.asarray(after)[np.asarray(mask)] / np.asarray(before)[np.asarray(mask)]
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-2)
     assert np.all(np.asarray(after)[~np.asarray(mask)] == 0)
-    assert isinstance(layers[6].weight, snn.Frozen)  # A weight that was a fixed number stays fixed.
+    assert isinstance(layers[7].weight, snn.Frozen)  # A weight that was a fixed number stays fixed.
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._apply import PerSample
 from .._scan import scan
 from .._sequential import Sequential
 from ._connections import Dale, Masked, value_of
@@ -84,6 +85,8 @@ def calibrate(
 
 def scaled(layer: Any, factor: Float[Array, ""]) -> Any:
     """The layer whose output is `factor` times as large."""
+    if isinstance(layer, PerSample):
+        return eqx.tree_at(lambda m: m.layer, layer, scaled(layer.layer, factor))
     bias = getattr(layer, "bias", None)
     weight = _scaled_weight(layer.weight, factor)
     layer = eqx.tree_at(lambda m: m.weight, layer, weight, is_leaf=lambda leaf: leaf is layer.weight)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from .._apply import PerSample
 from .._cell import AbstractCell
 from .._layers import scan_layer, step_keys
 from .._sequential import Sequential
@@ -110,7 +111,8 @@ def _reports(cell: Any, xs: Array, path: str, key: Any) -> tuple[list[LayerRepor
 
 def _report(layer: Any, path: str, ys: Array) -> LayerReport:
     neurons = layer.cell if isinstance(layer, Recurrent) else layer
-    name = f"Recurrent({type(neurons).__name__})" if isinstance(layer, Recurrent) else type(layer).__name__
+    inner = layer.layer if isinstance(layer, PerSample) else neurons
+    name = type(layer).__name__ if inner is layer else f"{type(layer).__name__}({type(inner).__name__})"
     values = ys.astype(float)
     rate = silent = saturated = jnp.full((), jnp.nan)
     if isinstance(neurons, AbstractSpikingCell):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._apply import PerSample
 from .._sequential import Sequential
 from ._connections import DenseConnection
 from ._lif import LIFCell
@@ -145,7 +146,8 @@ def initialize(
 
 
 _DRAWN = (eqx.nn.Linear, eqx.nn.Conv)
-LINEAR = (eqx.nn.Linear, eqx.nn.Conv, eqx.nn.LayerNorm, eqx.nn.RMSNorm, DenseConnection, SparseConnection)
+_NORMS = (eqx.nn.LayerNorm, eqx.nn.RMSNorm, eqx.nn.GroupNorm)
+_SCALABLE = (eqx.nn.Linear, eqx.nn.Conv, DenseConnection, SparseConnection, *_NORMS)
 
 
 def driver(layers: list[Any], start: int = 0) -> int | None:
@@ -153,7 +155,8 @@ def driver(layers: list[Any], start: int = 0) -> int | None:
     for i in range(len(layers) - 1, start - 1, -1):
         if isinstance(layers[i], AbstractSpikingCell | Recurrent):
             return None
-        if isinstance(layers[i], LINEAR) and layers[i].weight is not None:
+        inner = layers[i].layer if isinstance(layers[i], PerSample) else layers[i]
+        if isinstance(inner, _SCALABLE) and inner.weight is not None:
             return i
     return None
 
