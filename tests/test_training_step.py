@@ -180,6 +180,9 @@ def test_schedules_refuse():
         make_schedule("linear", 1.0, steps=5, warmup=5)
     with pytest.raises(ValueError, match="must be positive for an exponential decay"):
         make_schedule("exponential", 1.0, steps=5)
+    with pytest.raises(ValueError, match="`peak` and `end` must not be negative: they are rates"):
+        make_schedule("cosine", -1.0, steps=5)
+    assert make_schedule("cosine", 0.0, steps=5)(3) == 0
 
 
 def test_average_of_the_weights():
@@ -378,8 +381,9 @@ def test_a_recurrent_state_is_carried_between_batches():
         optax.chain(optax.adam(1e-2), optax.contrib.reduce_on_plateau()),
         optax.contrib.schedule_free_adamw(1e-2),
         optax.apply_if_finite(optax.sgd(0.1), 3),
+        optimizer_groups({"layers.0": optax.lbfgs(), ...: optax.adam(1e-2)}),
     ],
-    ids=["lbfgs", "multi_steps", "plateau", "schedule_free", "apply_if_finite"],
+    ids=["lbfgs", "multi_steps", "plateau", "schedule_free", "apply_if_finite", "lbfgs_of_a_group"],
 )
 def test_unusual_optimizers(optimizer):
     _, metrics = run(make_step(squared_error, optimizer), make_model(), batches()[:1] * 12)
@@ -504,6 +508,8 @@ def test_statistics_must_keep_their_structure():
 
 
 def test_bad_arguments_are_refused():
+    with pytest.raises(TypeError, match=r"`loss_fn` must take `\(model, batch, key\)`.*a function of \(model, batch\)"):
+        make_step(lambda model, batch: 0.0, optax.sgd(0.1))
     with pytest.raises(ValueError, match="`accumulate` must be at least 1; got 0"):
         make_step(squared_error, optax.sgd(0.1), accumulate=0)
     with pytest.raises(ValueError, match="`clip` must be positive; got -1"):

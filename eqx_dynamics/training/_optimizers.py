@@ -41,16 +41,27 @@ def optimizer_groups(groups: Mapping[Filter, Any]) -> optax.GradientTransformati
         return tuple(t.init(eqx.filter(params, mask)) for t, mask in zip(transforms, masks, strict=True))
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
-        value = {"value": extra["value"]} if "value" in extra else {}
         parts, states = [], []
         for transform, group_state, mask in zip(transforms, state, _claims(updates, filters), strict=True):
             group_params = None if params is None else eqx.filter(params, mask)
-            part, new = transform.update(eqx.filter(updates, mask), group_state, group_params, **value)
+            group_extra = _extra_of_group(extra, params, mask)
+            part, new = transform.update(eqx.filter(updates, mask), group_state, group_params, **group_extra)
             parts.append(part)
             states.append(new)
         return eqx.combine(*parts), tuple(states)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _extra_of_group(extra: dict[str, Any], params: PyTree, mask: PyTree[bool]) -> dict[str, Any]:
+    """What line searches ask for, as a function of the leaves of a group."""
+    mine = dict(extra)
+    if "grad" in extra:
+        mine["grad"] = eqx.filter(extra["grad"], mask)
+    if "value_fn" in extra:
+        others = eqx.filter(params, mask, inverse=True)
+        mine["value_fn"] = lambda part: extra["value_fn"](eqx.combine(part, others))
+    return mine
 
 
 def leaf_mask(which: Filter) -> Callable[[PyTree], PyTree[bool]]:
@@ -96,6 +107,8 @@ def make_schedule(
         raise ValueError(f"`warmup` must lie between 0 and `steps`; got warmup={warmup}, steps={steps}.")
     if isinstance(decay, str) and decay in ("linear", "cosine", "exponential") and steps is None:
         raise ValueError(f"`steps` is needed by the {decay!r} schedule: it says when the rate reaches `end`.")
+    if not (peak >= 0 and end >= 0):
+        raise ValueError(f"`peak` and `end` must not be negative: they are rates; got {peak} and {end}.")
     if decay == "exponential" and not (end > 0 and peak > 0):
         raise ValueError(f"`end` and `peak` must be positive for an exponential decay; got {end} and {peak}.")
     rest = 1 if steps is None else steps - warmup
@@ -105,7 +118,8 @@ def make_schedule(
         case "linear":
             after = optax.linear_schedule(peak, end, rest)
         case "cosine":
-            after = optax.cosine_decay_schedule(peak, rest, alpha=end / peak)
+            from_one_to_zero = optax.cosine_decay_schedule(1.0, rest)
+            after = lambda step: end + (peak - end) * from_one_to_zero(step)  # noqa: E731
         case "exponential":
             after = optax.exponential_decay(peak, rest, end / peak, end_value=end)
         case "inverse_sqrt":

@@ -1,5 +1,7 @@
 """A training step is a cell: `(batch, state) -> (metrics, state)`."""
 
+import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -190,9 +192,10 @@ def make_step(
 
     **Returns:** a `TrainStep`: `state = step.init(model, key=key)`, `metrics, state = step(batch, state)`.
 
-    **Raises:** `ValueError` if `accumulate` or `clip` is not positive; at the first step, before compute, if a batch
-    has several leading sizes.
+    **Raises:** `TypeError` if `loss_fn` takes other arguments; `ValueError` if `accumulate` or `clip` is not positive;
+    at the first step, before compute, if a batch has several leading sizes.
     """
+    _check_arguments(loss_fn)
     if accumulate < 1:
         raise ValueError(f"`accumulate` must be at least 1; got {accumulate}.")
     if isinstance(clip, float | int):
@@ -209,6 +212,22 @@ def make_step(
         average,
         placement,
         donate,
+    )
+
+
+def _check_arguments(loss_fn: Callable) -> None:
+    """Raise unless `loss_fn` can be called with three arguments, or with four."""
+    try:
+        signature = inspect.signature(loss_fn)
+    except (TypeError, ValueError):  # a function that does not tell
+        return
+    for number in (3, 4):
+        with contextlib.suppress(TypeError):
+            signature.bind(*[None] * number)
+            return
+    raise TypeError(
+        "`loss_fn` must take `(model, batch, key)`, and `statistics` behind them where the state has some; got a "
+        f"function of {signature}."
     )
 
 
