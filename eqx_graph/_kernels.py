@@ -133,7 +133,8 @@ def _spmm_segment(weight: Any, x: Any, layout: Layout, num_rows: int, crossed: b
             messages = messages * factor[..., None]
         return add_at(out, cut(layout.rows), messages.reshape(block, width))
 
-    out = loop_over_blocks(num_edges, block, body, zeros_after(x, (num_rows, width), x.dtype))
+    zeros = zeros_after(x, (), x.dtype) + layout.ptr[0].astype(x.dtype)  # the first pointer is 0, which XLA cannot know
+    out = loop_over_blocks(num_edges, block, body, jnp.broadcast_to(zeros, (num_rows, width)))
     return out.reshape(num_rows, *x.shape[1:])
 
 
@@ -143,8 +144,10 @@ def _use_csr(kernel: str, dtype: Any, platform: str) -> bool:
 
 
 def spmm(*args: Any, weighted: bool, num_rows: int, kernel: str, crossed: bool, platform: str) -> Any:
-    weight, x, *layout = args if weighted else (None, *args)
+    weight, x, after, *layout = args if weighted else (None, *args)
     layout, dtype = Layout(*layout), x.dtype
+    # Whatever reads the pointers waits for `after`: every route does.
+    layout = layout._replace(ptr=layout.ptr + zeros_after(after, (), layout.ptr.dtype))
     shape = (num_rows, *x.shape[1:])
     if layout.cols.shape[0] == 0 or math.prod(shape) == 0 or x.shape[0] == 0:
         return jnp.zeros(shape, dtype)

@@ -1,4 +1,4 @@
-r"""The engine's own JAX primitives: the only file that touches `jax.extend` and `jax.interpreters`.
+r"""The engine's own JAX primitives; this file and `_linear_call.py` alone touch `jax.extend` and `jax.interpreters`.
 
 Five operations, each linear in every differentiable argument, and closed under transposition, so forward mode, reverse
 mode, any order, `vmap`, `scan` and `checkpoint` follow from a page of rules:
@@ -12,9 +12,9 @@ mode, any order, `vmap`, `scan` and `checkpoint` follow from a page of rules:
 | `permute` | $y_e = x_{\pi(e)}$ | `permute` by $\pi^{-1}$ |
 
 The weights of `spmm` are in the order of its layout or, `crossed`, in that of the flipped one: a transposed product
-reads them where they are.
-
-And `linear_call`: any linear function given together with its transpose (JAX's own has no batching rule).
+reads them where they are. Its operand `after` only has to be there first. Both factors of a product are differentiated
+one after the other: XLA runs what does not depend on each other side by side, and two passes over the edges that share
+the threads of a CPU take longer than one after the other.
 """
 
 import functools as ft
@@ -23,15 +23,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import ShapedArray
-from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from . import _kernels as kernels
 from ._kernels import Layout
+from ._linear_call import batch_size, linear_call, zero_tangent
 
 
 _NUM_LAYOUT = len(Layout._fields)
+NOTHING = np.zeros(0, np.float32)  # what an operation that waits for nothing comes after
 
 
 # --- registration -----------------------------------------------------------------------------------------------------
@@ -72,8 +75,10 @@ sum_rows_p = _define(
 permute_p = _define("eqx_graph_permute", kernels.permute, lambda x, *_: x, ())
 
 
-def _bind_spmm(weight: Any, x: Any, layout: Layout, num_rows: int, kernel: str, crossed: bool) -> Any:
-    operands = (x, *layout) if weight is None else (weight, x, *layout)
+def _bind_spmm(
+    weight: Any, x: Any, layout: Layout, num_rows: int, kernel: str, crossed: bool, after: Any = NOTHING
+) -> Any:
+    operands = (x, after, *layout) if weight is None else (weight, x, after, *layout)
     return spmm_p.bind(*operands, weighted=weight is not None, num_rows=num_rows, kernel=kernel, crossed=crossed)
 
 
@@ -105,53 +110,107 @@ def permute(x: Any, permutation: Any, inverse: Any) -> Any:
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
-def _zero(x: Any) -> Any:
-    return ad.Zero(jax.typeof(x).to_tangent_aval())
+def _jvp_of_linear_arguments(
+    primitive: Primitive, linear: Callable[..., Sequence[int]], both: Callable[..., Any] | None = None
+) -> None:
+    """A product is differentiated in one factor at a time, and only in factors whose tangent is not zero.
 
-
-def _jvp_of_linear_arguments(primitive: Primitive, linear: Callable[..., Sequence[int]]) -> None:
-    """A product is differentiated in one factor at a time, and only in factors whose tangent is not zero."""
+    `both(primals, tangents, **params)` is the tangent where that of neither factor is zero.
+    """
 
     def rule(primals: Sequence, tangents: Sequence, **params: Any) -> tuple:
         out = primitive.bind(*primals, **params)
-        total = _zero(out)
-        for k in linear(**params):
-            if type(tangents[k]) is not ad.Zero:
-                terms = [*primals]
-                terms[k] = tangents[k]
-                total = ad.add_tangents(total, primitive.bind(*terms, **params))
+        moving = [k for k in linear(**params) if type(tangents[k]) is not ad.Zero]
+        if both is not None and len(moving) == 2:
+            return out, both(primals, tangents, **params)
+        total = zero_tangent(out)
+        for k in moving:
+            terms = [*primals]
+            terms[k] = tangents[k]
+            total = ad.add_tangents(total, primitive.bind(*terms, **params))
         return out, total
 
     ad.primitive_jvps[primitive] = rule
 
 
-_jvp_of_linear_arguments(spmm_p, lambda weighted, **_: (0, 1) if weighted else (0,))
-_jvp_of_linear_arguments(sddmm_p, lambda: (0, 1))
+def _spmm_tangent(primals: Sequence, tangents: Sequence, **params: Any) -> Any:
+    weight, x, _, *layout = primals
+
+    def product(weight: Any, x: Any, layout: Sequence) -> Any:
+        return _bind_spmm(weight, x, Layout(*layout), params["num_rows"], params["kernel"], params["crossed"])
+
+    def apply(residuals: tuple, moved: tuple) -> Any:
+        weight, x, layout = residuals
+        return product(moved[0], x, layout) + product(weight, moved[1], layout)
+
+    def transpose(residuals: tuple, ct: Any) -> tuple:
+        weight, x, layout = residuals
+        ct_weight = _weight_cotangent(ct, x, Layout(*layout), params["crossed"])
+        return ct_weight, _x_cotangent(ct, weight, x.shape[0], Layout(*layout), after=ct_weight, **params)
+
+    return linear_call(apply, transpose, (weight, x, tuple(layout)), tuple(tangents[:2]))
+
+
+def _sddmm_tangent(primals: Sequence, tangents: Sequence) -> Any:
+    a, b, *layout = primals
+
+    def apply(residuals: tuple, moved: tuple) -> Any:
+        a, b, layout = residuals
+        return sddmm_p.bind(moved[0], b, *layout) + sddmm_p.bind(a, moved[1], *layout)
+
+    def transpose(residuals: tuple, ct: Any) -> tuple:
+        a, b, layout = residuals
+        ct_a = _a_cotangent(ct, b, a.shape[0], Layout(*layout))
+        return ct_a, _b_cotangent(ct, a, b.shape[0], Layout(*layout), after=ct_a)
+
+    return linear_call(apply, transpose, (a, b, tuple(layout)), tuple(tangents[:2]))
+
+
+_jvp_of_linear_arguments(spmm_p, lambda weighted, **_: (0, 1) if weighted else (0,), _spmm_tangent)
+_jvp_of_linear_arguments(sddmm_p, lambda: (0, 1), _sddmm_tangent)
 _jvp_of_linear_arguments(take_rows_p, lambda kernel: (0,))
 _jvp_of_linear_arguments(sum_rows_p, lambda kernel: (0,))
 _jvp_of_linear_arguments(permute_p, lambda: (0,))
 
 
-def _spmm_transpose(ct: Any, *args: Any, weighted: bool, num_rows: int, kernel: str, crossed: bool) -> tuple:
-    weight, x, *layout = args if weighted else (None, *args)
-    layout, nothing = Layout(*layout), (None,) * _NUM_LAYOUT
+def _x_cotangent(
+    ct: Any, weight: Any, count: int, layout: Layout, *, crossed: bool, kernel: str, after: Any = NOTHING, **_: Any
+) -> Any:
+    return _bind_spmm(weight, ct, layout.flip(), count, kernel, not crossed, after)
+
+
+def _weight_cotangent(ct: Any, x: Any, layout: Layout, crossed: bool) -> Any:
+    return sddmm_p.bind(ct, x, *layout.flip()) if crossed else sddmm_p.bind(x, ct, *layout)
+
+
+def _a_cotangent(ct: Any, b: Any, num_rows: int, layout: Layout) -> Any:
+    return _bind_spmm(ct, b, layout.flip(), num_rows, "auto", crossed=True)
+
+
+def _b_cotangent(ct: Any, a: Any, num_rows: int, layout: Layout, after: Any = NOTHING) -> Any:
+    return _bind_spmm(ct, a, layout, num_rows, "auto", crossed=False, after=after)
+
+
+def _spmm_transpose(ct: Any, *args: Any, weighted: bool, **params: Any) -> tuple:
+    weight, x, after, *layout = args if weighted else (None, *args)
+    del after
+    cts = [None] * len(args)
     if type(ct) is ad.Zero:
-        return (None,) * len(args)
+        return tuple(cts)
     if ad.is_undefined_primal(x):
-        ct_x = _bind_spmm(weight, ct, layout.flip(), x.aval.shape[0], kernel, not crossed)
-        return (None, ct_x, *nothing) if weighted else (ct_x, *nothing)
-    dots = sddmm_p.bind(ct, x, *layout.flip()) if crossed else sddmm_p.bind(x, ct, *layout)
-    return (dots, None, *nothing)
+        cts[weighted] = _x_cotangent(ct, weight, x.aval.shape[0], Layout(*layout), **params)
+    else:
+        cts[0] = _weight_cotangent(ct, x, Layout(*layout), params["crossed"])
+    return tuple(cts)
 
 
 def _sddmm_transpose(ct: Any, a: Any, b: Any, *layout: Any) -> tuple:
     nothing = (None,) * _NUM_LAYOUT
     if type(ct) is ad.Zero:
         return (None, None, *nothing)
-    forward = Layout(*layout)
     if ad.is_undefined_primal(a):
-        return (_bind_spmm(ct, b, forward.flip(), a.aval.shape[0], "auto", crossed=True), None, *nothing)
-    return (None, _bind_spmm(ct, a, forward, b.aval.shape[0], "auto", crossed=False), *nothing)
+        return (_a_cotangent(ct, b, a.aval.shape[0], Layout(*layout)), None, *nothing)
+    return (None, _b_cotangent(ct, a, b.aval.shape[0], Layout(*layout)), *nothing)
 
 
 def _indexed_transpose(other: Callable[[], Primitive], swap: bool) -> Callable:
@@ -172,10 +231,6 @@ ad.primitive_transposes[permute_p] = _indexed_transpose(lambda: permute_p, swap=
 
 
 # --- batching ---------------------------------------------------------------------------------------------------------
-
-
-def _size(args: Sequence, dims: Sequence) -> int:
-    return next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
 
 
 def _batched_indices(primitive: Primitive, args: Sequence, dims: Sequence, params: dict) -> tuple:
@@ -199,9 +254,11 @@ def _fold(a: Any, d: Any, axis: int, size: int) -> Any:
 
 def _spmm_batch(args: Sequence, dims: Sequence, **params: Any) -> tuple:
     k = int(params["weighted"])
-    if any(d is not None for d in dims[k + 1 :]):
+    if any(d is not None for d in dims[k + 2 :]):
         return _batched_indices(spmm_p, args, dims, params)
-    size, x, layout = _size(args, dims), args[k], args[k + 1 :]
+    if all(d is None for d in dims[: k + 1]):  # only what it comes after is a batch
+        return spmm_p.bind(*args, **params), None
+    size, x, layout = batch_size(args, dims), args[k], args[k + 1 :]
     heads, channels = (x.shape[i + (dims[k] is not None and dims[k] <= i)] for i in (1, 2))
     if k and dims[0] is not None:  # other weights for every batch entry: more heads
         operands = (_fold(args[0], dims[0], 1, size), _fold(x, dims[1], 1, size))
@@ -214,7 +271,7 @@ def _spmm_batch(args: Sequence, dims: Sequence, **params: Any) -> tuple:
 def _sddmm_batch(args: Sequence, dims: Sequence) -> tuple:
     if any(d is not None for d in dims[2:]):
         return _batched_indices(sddmm_p, args, dims, {})
-    size = _size(args, dims)
+    size = batch_size(args, dims)
     a, b = (_fold(v, d, 1, size) for v, d in zip(args[:2], dims[:2], strict=True))
     out = sddmm_p.bind(a, b, *args[2:])
     return out.reshape(out.shape[0], size, out.shape[1] // size), 1
@@ -233,102 +290,3 @@ batching.primitive_batchers[spmm_p] = _spmm_batch
 batching.primitive_batchers[sddmm_p] = _sddmm_batch
 for _primitive in (take_rows_p, sum_rows_p, permute_p):
     batching.primitive_batchers[_primitive] = _indexed_batch(_primitive)
-
-
-# --- a linear function with its transpose -----------------------------------------------------------------------------
-
-linear_call_p = Primitive("eqx_graph_linear_call")
-linear_call_p.multiple_results = True
-
-
-def linear_call(
-    apply: Callable[[Any, Any], Any], transpose: Callable[[Any, Any], Any], residuals: Any, operand: Any
-) -> Any:
-    """`apply(residuals, operand)`, linear in `operand`, whose transpose is `transpose(residuals, cotangent)`.
-
-    Both functions must take every array as an argument. Forward mode differentiates `apply`; reverse mode calls
-    `transpose`, whose own derivatives are those of the operations in it.
-    """
-    closed, out_shape = jax.make_jaxpr(apply, return_shape=True)(residuals, operand)
-    flat_residuals, residual_tree = jax.tree.flatten(residuals)
-    flat_operand, operand_tree = jax.tree.flatten(operand)
-    out_tree = jax.tree.structure(out_shape)
-
-    def flat_transpose(flat_residuals: Sequence, flat_cts: Sequence) -> list:
-        residuals = jax.tree.unflatten(residual_tree, flat_residuals)
-        cts = transpose(residuals, jax.tree.unflatten(out_tree, flat_cts))
-        return operand_tree.flatten_up_to(cts)
-
-    out = linear_call_p.bind(
-        *flat_residuals, *flat_operand, jaxpr=closed, transpose=flat_transpose, num_residuals=len(flat_residuals)
-    )
-    return jax.tree.unflatten(out_tree, out)
-
-
-def _linear_impl(*args: Any, jaxpr: ClosedJaxpr, transpose: Callable, num_residuals: int) -> Any:
-    del transpose, num_residuals
-    return jaxpr_as_fun(jaxpr)(*args)
-
-
-def _linear_jvp(primals: Sequence, tangents: Sequence, *, jaxpr: ClosedJaxpr, **params: Any) -> tuple:
-    out = linear_call_p.bind(*primals, jaxpr=jaxpr, **params)
-    num_residuals = params["num_residuals"]
-    total = [_zero(o) for o in out]
-    operand_tangents = tangents[num_residuals:]
-    if any(type(t) is not ad.Zero for t in operand_tangents):
-        moved = map(ad.instantiate_zeros, operand_tangents)
-        total = linear_call_p.bind(*primals[:num_residuals], *moved, jaxpr=jaxpr, **params)
-    moving = [k for k in range(num_residuals) if type(tangents[k]) is not ad.Zero]
-    if moving:
-
-        def of_residuals(*moved: Any) -> list:
-            args = [*primals]
-            for k, value in zip(moving, moved, strict=True):
-                args[k] = value
-            return jaxpr_as_fun(jaxpr)(*args)
-
-        _, extra = jax.jvp(of_residuals, [primals[k] for k in moving], [tangents[k] for k in moving])
-        total = [ad.add_tangents(t, e) for t, e in zip(total, extra, strict=True)]
-    return out, total
-
-
-def _linear_transpose(cts: Sequence, *args: Any, transpose: Callable, num_residuals: int, **_: Any) -> list:
-    nothing = [None] * num_residuals
-    if all(type(ct) is ad.Zero for ct in cts):
-        return nothing + [None] * (len(args) - num_residuals)
-    operand_cts = transpose(tuple(args[:num_residuals]), [ad.instantiate_zeros(ct) for ct in cts])
-    return nothing + list(operand_cts)
-
-
-def _linear_batch(
-    args: Sequence, dims: Sequence, *, jaxpr: ClosedJaxpr, transpose: Callable, num_residuals: int
-) -> tuple:
-    size = _size(args, dims)
-    residuals = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)][:num_residuals]
-    axes = tuple(None if d is None else 0 for d in dims[:num_residuals])
-    operand = [
-        jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
-        for a, d in zip(args[num_residuals:], dims[num_residuals:], strict=True)
-    ]
-
-    def split(function):
-        return lambda res, lin: function(*res, *lin)
-
-    apply = jax.vmap(split(jaxpr_as_fun(jaxpr)), in_axes=(axes, 0))
-    batched = jax.make_jaxpr(apply)(tuple(residuals), operand)
-    out = linear_call_p.bind(
-        *residuals,
-        *operand,
-        jaxpr=batched,
-        transpose=jax.vmap(lambda res, cts: list(transpose(res, cts)), in_axes=(axes, 0)),
-        num_residuals=num_residuals,
-    )
-    return out, [0] * len(out)
-
-
-linear_call_p.def_impl(_linear_impl)
-linear_call_p.def_abstract_eval(lambda *_, jaxpr, **__: jaxpr.out_avals)
-mlir.register_lowering(linear_call_p, mlir.lower_fun(_linear_impl, multiple_results=True))
-ad.primitive_jvps[linear_call_p] = _linear_jvp
-ad.primitive_transposes[linear_call_p] = _linear_transpose
-batching.primitive_batchers[linear_call_p] = _linear_batch

@@ -44,12 +44,49 @@ def test_rows_that_do_not_fit_a_layout(layout):
         (lambda: edges.send(jnp.ones(2)), "`x` must have a row for each of the 4 senders"),
         (lambda: edges.receive(jnp.ones(9)), "`x` must have a row for each of the 4 receivers"),
         (lambda: edges_to_scipy(edges, jnp.ones(3)), "`edge_weight` must have a row for each of the 4 edges"),
-        (lambda: ops.attention(edges, jnp.ones((4, 2)), jnp.ones((3, 2, 3))), "for each of the 4 senders.*`values`"),
+        (lambda: edges.with_edge_mask(jnp.ones(3, bool)), "`edge_mask` must have a row for each of the 4 edges"),
+        (lambda: ops.edge_softmax(edges, jnp.ones(3)), "`logits` must have a row for each of the 4 edges"),
+        (lambda: ops.edge_softmax(edges, jnp.ones(4), jnp.ones(3)), "`self_logits` must have a row for each of the 4"),
+        (lambda: ops.attention(edges, jnp.ones((3, 1)), X[:, None]), "`logits` must have a row for each of the 4"),
+        (lambda: ops.attention(edges, jnp.ones((4, 2)), jnp.ones((3, 2, 3))), "`values` must have a row for each of"),
         (lambda: ops.edge_dot(edges, jnp.ones((3, 1, 3)), jnp.ones((4, 1, 3))), "`senders_x` must have a row"),
         (lambda: ops.edge_map(edges, lambda x_i: x_i, x_i=jnp.ones(3)), "`x_i` must have a row for each of the 4"),
     ):
         with pytest.raises(ValueError, match=match):
             call()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_heads_and_channels_that_do_not_fit(layout):
+    """Type checks find these too, where they are on."""
+    edges, logits, values = LAYOUTS[layout], jnp.ones((4, 2)), jnp.ones((4, 2, 3))
+    for call, match in (
+        (lambda: ops.edge_softmax(edges, logits, jnp.ones((4, 1))), "`self_logits` must have as many heads|edge_softm"),
+        (lambda: ops.attention(edges, logits, jnp.ones((4, 3, 3))), "`values` must have shape .*heads|attention"),
+        (lambda: ops.edge_dot(edges, values, jnp.ones((4, 1, 3))), "must agree in heads and channels|edge_dot"),
+    ):
+        with pytest.raises(Exception, match=match):
+            call()
+
+
+@pytest.mark.parametrize("cls", [EdgeIndex, EdgeList])
+def test_two_sets_of_nodes_have_no_loops(cls):
+    edges = cls.from_array(ENDS[:, :1] * 0, num_senders=3, num_receivers=2)
+    one, three = jnp.ones((1, 1)), jnp.ones((3, 1))
+    for call, name in (
+        (edges.with_self_loops, "with_self_loops"),
+        (edges.append_self_loops, "append_self_loops"),
+        (lambda: edges.self_loop_values(jnp.ones(1), 0.0), "self_loop_values"),
+        (lambda: ops.edge_softmax(edges, jnp.ones(1), jnp.ones(2)), "self_logits"),
+        (lambda: ops.attention(edges, one, three[..., None], self_logits=three), "self_logits"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` needs one set of nodes; got num_senders=3 and num_receivers=2"):
+            call()
+
+
+def test_a_block_has_edges():
+    with pytest.raises(ValueError, match="`block_size` must be at least 1; got 0"):
+        ops.edge_map(LAYOUTS["EdgeIndex"], lambda x_j: x_j, x_j=X, block_size=0)
 
 
 def test_ids_that_do_not_fit():

@@ -38,9 +38,9 @@ def transforms(function, w, x):
     def loss(w, x):
         return jnp.sum(jnp.sin(function(w, x)))
 
-    both = jnp.stack([x, 2 * x])
+    both, out = jnp.stack([x, 2 * x]), function(w, x)
     return {
-        "value": function(w, x),
+        "value": out,
         "gradient": jax.grad(loss, (0, 1))(w, x),
         "tangent": jax.jvp(function, (w, x), (jnp.cos(w), x + 1)),
         "hessian": jax.hessian(loss, (0, 1))(w, x),
@@ -48,6 +48,7 @@ def transforms(function, w, x):
         "vmap x": jax.vmap(lambda x: function(w, x), in_axes=1, out_axes=1)(jnp.stack([x, 2 * x], 1)),
         "vmap w": jax.vmap(lambda w: function(w, x), in_axes=1)(jnp.stack([w, 2 * w], 1)),
         "vmap gradient": jax.vmap(jax.grad(loss, (0, 1)))(jnp.stack([w, 3 * w]), both),
+        "pullback at many points": jax.vmap(lambda x: jax.vjp(function, w, x)[1](jnp.ones_like(out)))(both),
         "checkpoint": jax.grad(jax.checkpoint(loss), 1)(w, x),
         "scan": jax.lax.scan(lambda c, x: (c + loss(w, x), None), 0.0, both)[0],
     }
@@ -146,6 +147,23 @@ def test_no_work_for_weights_that_nobody_differentiates():
     of_x, of_both = names(jax.grad(loss), x, w), names(jax.grad(loss, (0, 1)), x, w)
     assert of_x.count("eqx_graph_spmm") == 2 and "eqx_graph_sddmm" not in of_x
     assert of_both.count("eqx_graph_spmm") == 2 and of_both.count("eqx_graph_sddmm") == 1
+
+
+def test_both_derivatives_of_a_product_come_one_after_the_other():
+    """Side by side they would share the threads of a CPU: the second one has the result of the first as an operand."""
+    edges = layouts()[1]
+    w, x = jnp.asarray(W, jnp.float32), jnp.asarray(X, jnp.float32)
+    for function, first in ((ops.matmul, "eqx_graph_sddmm"), (lambda e, a, x: ops.edge_dot(e, x, a), "eqx_graph_spmm")):
+        a = w if function is ops.matmul else jnp.ones((NUM_RECEIVERS, 2, 3))
+        out = jax.eval_shape(function, edges, a, x)
+        program = jax.make_jaxpr(lambda a, x, ct: jax.vjp(ft.partial(function, edges), a, x)[1](ct))  # noqa: B023
+        *_, one, two = [
+            eqn
+            for eqn in equations(program(a, x, jnp.ones(out.shape)).jaxpr)
+            if eqn.primitive.name in ("eqx_graph_spmm", "eqx_graph_sddmm")
+        ]
+        assert (one.primitive.name, two.primitive.name) == (first, "eqx_graph_spmm")
+        assert one.outvars[0] in two.invars
 
 
 def test_vmap_over_features_is_one_wider_product():

@@ -12,9 +12,9 @@ from ._edge_convert import (
     edges_to_bcsr as edges_to_bcsr,
     edges_to_scipy as edges_to_scipy,
 )
+from ._edge_index import EdgeIndex as EdgeIndex
 from ._edges import (
     AbstractEdges as AbstractEdges,
-    EdgeIndex as EdgeIndex,
     EdgeIndexLike as EdgeIndexLike,
     EdgeList as EdgeList,
     as_edges as as_edges,

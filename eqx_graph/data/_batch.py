@@ -9,7 +9,8 @@ import numpy as np
 
 from ._budget import AbstractBudget
 from ._edge_build import is_concrete
-from ._edges import AbstractEdges, EdgeIndex
+from ._edge_index import EdgeIndex
+from ._edges import AbstractEdges
 from ._graph import LEVELS, Graph, extra_level
 
 

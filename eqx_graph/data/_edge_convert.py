@@ -10,7 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Shaped
 
-from ._edges import AbstractEdges, EdgeIndex, check_rows
+from ._edge_index import EdgeIndex
+from ._edges import AbstractEdges, check_rows
 
 
 EdgeWeight = Shaped[Array, " num_edges"] | Shaped[np.ndarray, " num_edges"]

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..data._edges import AbstractEdges, EdgeIndex, EdgeIndexLike, as_edges
-from ..ops._blocks import Side, edge_function
+from ..data._edge_index import EdgeIndex
+from ..data._edges import AbstractEdges, EdgeIndexLike, as_edges
+from ..ops._edge_function import Side, edge_function
 from ..ops._messages import BlockMessages
 from .aggr import AbstractAggregation, AbstractStreamingAggregation
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._kernels import accumulator_dtype
-from ..data._edges import AbstractEdges
+from ..data._edges import AbstractEdges, check_one_set, check_rows
 from ._matmul import product
 from ._segment import expand
 from ._segment_softmax import exp_shifted
@@ -79,6 +79,18 @@ def _normalised(edges: AbstractEdges, weights: Array, own: Array | None, divisor
     return weights / edges.receive(divisor), None if own is None else own / divisor
 
 
+def _check(edges: AbstractEdges, logits: Array, self_logits: Array | None) -> None:
+    check_rows("logits", logits, edges.num_edges, "edges")
+    if self_logits is None:
+        return
+    check_one_set(edges, "self_logits", "Put the loops among the edges, or leave it out.")
+    check_rows("self_logits", self_logits, edges.num_receivers, "nodes")
+    if self_logits.shape[1:] != logits.shape[1:]:
+        raise ValueError(
+            f"`self_logits` must have as many heads as `logits`; got shapes {self_logits.shape} and {logits.shape}."
+        )
+
+
 def edge_softmax(
     edges: AbstractEdges,
     logits: Float[Array, " num_edges"] | Float[Array, "num_edges heads"],
@@ -94,7 +106,10 @@ def edge_softmax(
     - `self_logits`: logits of one more edge per node, from the node to itself: self-loops without the edges.
 
     **Returns:** `(weights, self_weights)`, shaped as the logits; `self_weights` is `None` without `self_logits`.
+
+    **Raises:** `ValueError` for a wrong number of rows or heads, or if `self_logits` is given for a bipartite layout.
     """
+    _check(edges, logits, self_logits)
     return _normalised(edges, *_unnormalised(edges, logits, self_logits))
 
 
@@ -142,14 +157,16 @@ def attention(
 
     **Returns:** `(num_receivers, heads, channels)`; zeros for a receiver without edges.
 
-    **Raises:** `ValueError` if `self_logits` is given for a bipartite layout.
+    **Raises:** `ValueError` for a wrong number of rows or heads, or if `self_logits` is given for a bipartite layout.
 
     For dropout of the weights, call `edge_softmax`, drop, and `matmul`.
     """
-    if self_logits is not None and edges.num_senders != edges.num_receivers:
+    _check(edges, logits, self_logits)
+    check_rows("values", values, edges.num_senders, "senders")
+    if values.ndim != 3 or logits.ndim != 2 or values.shape[1] != logits.shape[1]:
         raise ValueError(
-            f"`self_logits` needs one set of nodes; got num_senders={edges.num_senders} and "
-            f"num_receivers={edges.num_receivers}."
+            f"`values` must have shape (num_senders, heads, channels) for `logits` of shape (num_edges, heads); got "
+            f"{values.shape} and {logits.shape}."
         )
     weights, own, divisor = _unnormalised(edges, logits, self_logits)
     # The sum before the division can be larger than any value, so it is not kept in 16 bits.

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..data._edges import AbstractEdges, EdgeIndex, check_rows
-from ._blocks import Side, edge_function, map_edges
+from ..data._edge_index import EdgeIndex
+from ..data._edges import AbstractEdges, check_rows
+from ._blocks import map_edges
+from ._edge_function import Side, edge_function
 from ._segment import expand
 
 
@@ -36,6 +38,8 @@ def edge_map(
     - `block_size`: edges in a block; by default as many as keep a block's rows within 8 MiB (CPU), 512 MiB (others).
 
     **Returns:** the outputs with a leading axis of `num_edges`, in layout order; 0 for edges masked out.
+
+    **Raises:** `ValueError` for a wrong number of rows, or if `block_size` is less than 1.
     """
     sides: dict[str, tuple[Side, Any]] = {
         "x_j": ("sender", x_j),

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 
 from .. import _primitives as prim
 from .._kernels import accumulator_dtype
-from ..data._edges import AbstractEdges, EdgeIndex, check_rows
+from ..data._edge_index import EdgeIndex
+from ..data._edges import AbstractEdges, check_rows
 from ._segment import expand
 
 
@@ -75,9 +76,16 @@ def edge_dot(
     - `senders_x`, `receivers_x`: features of the two ends, contracted over their last axis.
 
     **Returns:** `(num_edges,)`, or `(num_edges, heads)`.
+
+    **Raises:** `ValueError` for a wrong number of rows, or if the two ends differ in heads or channels.
     """
     check_rows("senders_x", senders_x, edges.num_senders, "senders")
     check_rows("receivers_x", receivers_x, edges.num_receivers, "receivers")
+    if senders_x.shape[1:] != receivers_x.shape[1:]:
+        raise ValueError(
+            f"`senders_x` and `receivers_x` must agree in heads and channels; got shapes {senders_x.shape} and "
+            f"{receivers_x.shape}."
+        )
     if not isinstance(edges, EdgeIndex):
         return (edges.send(senders_x) * edges.receive(receivers_x)).sum(-1)
     heads = math.prod(senders_x.shape[1:-1])
@@ -87,11 +95,7 @@ def edge_dot(
 
 
 def _check(edges: AbstractEdges, weight: Array | None, x: Array) -> None:
-    if x.shape[0] != edges.num_senders:
-        raise ValueError(
-            f"`x` must have a row for each of the {edges.num_senders} senders; got shape {x.shape} (in attention, "
-            "`values` are `x`)."
-        )
+    check_rows("x", x, edges.num_senders, "senders")
     if weight is None:
         return
     if weight.shape[0] != edges.num_edges:

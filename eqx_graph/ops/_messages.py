@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from ..data._edges import EdgeIndex
-from . import _blocks as blocks
+from ..data._edge_index import EdgeIndex
+from ._blocks import sum_edges
+from ._edge_function import EdgeFunction, extend
+from ._max_prod import max_edges, prod_edges
 from ._segment import checked_ids, expand, segment_count, segment_mul, segment_sum, segment_top
 
 
@@ -71,7 +73,7 @@ class RowMessages(AbstractMessages):
 class BlockMessages(AbstractMessages):
     """Messages that are computed block by block whenever they are reduced, and never stored together."""
 
-    function: blocks.EdgeFunction
+    function: EdgeFunction
     num_receivers: int = eqx.field(static=True)
 
     def count(self) -> Int[Array, " num_receivers"]:
@@ -81,10 +83,10 @@ class BlockMessages(AbstractMessages):
         return edges.sum_received(jnp.asarray(edges.edge_mask, jnp.int32))
 
     def sum(self, transform: Callable[..., Any] = lambda m: m, *at_receiver: Array) -> Any:
-        return blocks.sum_edges(blocks.extend(self.function, transform, at_receiver))
+        return sum_edges(extend(self.function, transform, at_receiver))
 
     def max(self, transform: Callable[[Array], Array] = lambda m: m) -> Array:
-        return blocks.max_edges(blocks.extend(self.function, transform))
+        return max_edges(extend(self.function, transform))
 
     def prod(self) -> Array:
-        return blocks.prod_edges(self.function)
+        return prod_edges(self.function)

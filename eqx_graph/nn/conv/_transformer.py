@@ -12,12 +12,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...data import EdgeIndexLike
 from ...ops import edge_dot, edge_map
 from .._dropout import make_dropout
-from .._linear import check_sizes, project
+from .._linear import check_features, check_sizes, project
 from .._message_passing import MessagePassing
 from ..aggr import AbstractAggregation, Sum
 from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
-from ._attend import AttentionWeights, attend, merge_heads, project_heads
+from ._attend import AttentionWeights, attend, merge_heads, project_heads, split_heads
 from ._neighbors import Nodes, edge_features, endpoints, inputs_of
 
 
@@ -150,7 +150,10 @@ class TransformerConv(eqx.Module):
         query = project_heads(self.lin_query, x_dst, self.heads)
         query = query / math.sqrt(query.shape[-1])
         values = project_heads(self.lin_value, x_src, self.heads)
-        logits = edge_dot(edges, project_heads(self.lin_key, x_src, self.heads), query)
+        check_features(x_src, int(self.lin_key.in_features))
+        # Without the bias of the keys: it adds the same to all logits of a receiver, which their softmax does not see.
+        keys = split_heads(x_src @ self.lin_key.weight.T, self.heads)
+        logits = edge_dot(edges, keys, query)
         if edge_attr is not None:
             edge_attr = edge_features(edges, edge_attr, inputs_of(self.lin_edge))
             logits = logits + edge_map(
