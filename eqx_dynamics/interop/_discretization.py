@@ -73,6 +73,8 @@ class Discretization(eqx.Module):
     ) -> "Discretization":
         """Norse 1.1's graphs: Euler steps, inputs as jumps, and times that it writes multiplied by its dt in seconds.
 
+        It does not write `v_reset`, so that every level is read as NIR's default, 0; put others in with `eqx.tree_at`.
+
         **Arguments:** `dt`: Norse's, ms; `reset`: Norse's default takes the membrane to a value; `surrogate`: its rule
         for ties is set to Norse's.
         """
