@@ -48,6 +48,8 @@ def test_membranes_have_levels_and_bars_for_spikes() -> None:
     assert ax.get_ylabel() == "membrane (mV)"
     moving = plot_membrane(membrane, threshold=membrane + 1, unit="1")
     np.testing.assert_allclose(moving.lines[1].get_ydata(), membrane[:, 0] + 1)
+    assert "threshold" in [text.get_text() for text in moving.get_legend().get_texts()]
+    assert moving.get_xlim() == plot_raster(SPIKES).get_xlim() == plot_activity(SPIKES).get_xlim()
 
 
 def test_rates_are_in_hertz() -> None:

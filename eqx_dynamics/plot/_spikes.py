@@ -32,11 +32,10 @@ def plot_raster(
     ax = axes_or_new(ax, "plot_raster")
     steps, neurons = np.nonzero(values > 0)
     height = 72 / ax.figure.dpi * ax.get_window_extent().height / max(values.shape[1], 1)  # points a neuron
-    ax.scatter(steps * dt, neurons, s=np.clip(height, 3.0, 8.0) ** 2, c=color, marker="|", linewidths=0.8)
-    ax.set(xlabel="time (ms)", ylabel=neuron, xlim=(-0.5 * dt, (len(values) - 0.5) * dt))
+    ax.scatter(steps * dt, neurons, s=np.clip(height, 1.5, 8.0) ** 2, c=color, marker="|", linewidths=0.8)
+    ax.set(xlabel="time (ms)", ylabel=neuron, xlim=span(values, dt))
     ax.set_ylim(-0.5, values.shape[1] - 0.5)
-    whole = need("matplotlib.ticker", extra="plot", user="plot_raster").MaxNLocator
-    ax.yaxis.set_major_locator(whole(integer=True))
+    count_whole(ax.yaxis, "plot_raster")
     ax.set_title(f"{len(steps)} spikes", loc="right", fontsize="small")
     return ax
 
@@ -92,9 +91,11 @@ def plot_membrane(
             ax.plot(time, level[:, i], color=line.get_color(), linestyle="--", linewidth=1)
     if level is not None and level.ndim == 0:
         ax.axhline(float(level), color="gray", linestyle="--", linewidth=1, label="threshold")
+    elif level is not None:
+        ax.plot([], [], color="gray", linestyle="--", linewidth=1, label="threshold")
     if reset is not None:
         ax.axhline(reset, color="gray", linestyle=":", linewidth=1, label="reset")
-    ax.set(xlabel="time (ms)", ylabel=f"membrane ({unit})")
+    ax.set(xlabel="time (ms)", ylabel=f"membrane ({unit})", xlim=span(values, dt))
     ax.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
@@ -116,6 +117,16 @@ def axes_or_new(ax: Any, user: str, **size: tuple[float, float]) -> Any:
         return ax
     figure = need("matplotlib.figure", extra="plot", user=user).Figure(layout="constrained", **size)
     return figure.subplots()
+
+
+def span(values: np.ndarray, dt: float | int) -> tuple[float, float]:
+    """Limits of the time axis, the same for all pictures, so that those above one another line up."""
+    return -0.5 * dt, (len(values) - 0.5) * dt
+
+
+def count_whole(axis: Any, user: str) -> None:
+    """Ticks of an axis that counts: at whole numbers only."""
+    axis.set_major_locator(need("matplotlib.ticker", extra="plot", user=user).MaxNLocator(integer=True))
 
 
 def _alike(values: Any, name: str, membrane: np.ndarray) -> np.ndarray:

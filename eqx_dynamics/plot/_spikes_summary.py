@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ._spikes import Series, axes_or_new
+from ._spikes import Series, axes_or_new, count_whole, span
 
 
 def plot_rates(spikes: Mapping[str, Series] | Series, *, dt: float | int = 1.0, bins: int = 20, ax: Any = None) -> Any:
@@ -57,7 +57,7 @@ def plot_activity(
             width = min(max(1, round(window / dt)), len(rate))
             rate = np.convolve(rate, np.ones(width), "same") / np.convolve(np.ones(len(rate)), np.ones(width), "same")
         ax.plot(np.arange(len(rate)) * dt, rate, label=f"{name}: mean {rate.mean():.3g} Hz")
-    ax.set(xlabel="time (ms)", ylabel="rate (Hz)")
+    ax.set(xlabel="time (ms)", ylabel="rate (Hz)", xlim=span(max(layers.values(), key=len), dt))
     ax.legend(fontsize="small")
     return ax
 
@@ -83,6 +83,8 @@ def plot_weights(weight: Series, *, ax: Any = None) -> Any:
     image = ax.imshow(values, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
     ax.figure.colorbar(image, ax=ax, label="weight")
     ax.set(xlabel="from", ylabel="to")
+    for axis in (ax.xaxis, ax.yaxis):
+        count_whole(axis, "plot_weights")
     summary = f"mean {values.mean():.2g}, std {values.std():.2g}, {(values == 0).mean():.0%} zero"
     ax.set_title(summary, loc="right", fontsize="small")
     return ax
