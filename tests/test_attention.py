@@ -141,8 +141,8 @@ def test_narrow_types_are_kept():
     expected, _ = dense(LOGITS, VALUES, None, MASK)
     for edges in layouts():
         logits = edges.arrange(jnp.asarray(LOGITS, jnp.bfloat16))
-        out, pullback = jax.vjp(lambda v, e=edges, z=logits: ops.attention(e, z, v), jnp.asarray(VALUES, jnp.bfloat16))
-        assert out.dtype == pullback(out)[0].dtype == jnp.bfloat16
+        out, pullback = jax.vjp(lambda z, v, e=edges: ops.attention(e, z, v), logits, jnp.asarray(VALUES, jnp.bfloat16))
+        assert {a.dtype for a in (out, *pullback(out))} == {jnp.dtype(jnp.bfloat16)}
         np.testing.assert_allclose(out.astype(float), expected, rtol=0.05, atol=0.05)
 
 

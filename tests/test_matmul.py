@@ -94,6 +94,11 @@ def test_narrow_types_add_in_float32():
         out = ops.matmul(e, None, jnp.ones((4, 2), jnp.bfloat16))
         assert out.dtype == jnp.bfloat16
         np.testing.assert_array_equal(out.astype(jnp.float32), [[4096, 4096], [0, 0]])
+        weight, x = jnp.ones((4096, 2), jnp.float16), jnp.ones((4, 2, 300), jnp.float16) / 2
+        out, pullback = jax.vjp(lambda w, x, e=e: ops.matmul(e, w, x), weight, x)
+        of_weight, of_x = pullback(jnp.ones_like(out))
+        assert (out.dtype, of_weight.dtype, of_x.dtype) == (jnp.float16,) * 3
+        assert np.all(out[0] == 2048) and np.all(of_weight == 150) and np.all(of_x == 1024)
 
 
 def test_empty_graphs():
