@@ -138,7 +138,7 @@ def _split_state(cell: Cell, xs: Any, state: Any, key: PRNGKeyArray | None) -> t
     """The arrays of a state, which are carried, and the rest, which is not; numbers that become arrays are arrays."""
     leaves, treedef = jtu.tree_flatten(state)
     if any(isinstance(leaf, (bool, int, float, complex)) for leaf in leaves):
-        first = jtu.tree_map(lambda x: x[0], xs)
+        first = jtu.tree_map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], x.dtype), xs)  # there may be no step
         after = jtu.tree_leaves(eqx.filter_eval_shape(lambda x, s, k: cell(x, s, key=k)[1], first, state, key))
         if len(after) == len(leaves):  # Otherwise the mismatch is reported when the steps are traced.
             state = jtu.tree_unflatten(treedef, [_promote(*pair) for pair in zip(leaves, after, strict=True)])

@@ -46,6 +46,7 @@ class Everything(eqx.Module):
     half: jax.Array
     flags: jax.Array
     empty: jax.Array
+    scale: jax.Array
     rate: float
     depth: int
     function: object
@@ -55,6 +56,7 @@ class Everything(eqx.Module):
         self.key, self.keys = jr.key(seed, impl="rbg"), jr.split(jr.key(seed), 3)
         self.half = jr.normal(jr.key(seed), (5,), jnp.bfloat16)
         self.flags, self.empty = jnp.arange(3) > seed, jnp.zeros((0, 2))
+        self.scale = jnp.float32(seed)
         self.rate, self.depth, self.function = rate, depth, jax.nn.relu
 
 
@@ -91,7 +93,7 @@ def test_a_damaged_or_other_file_is_refused(tmp_path):
     save_model(path, Everything(0))
     with pytest.raises(CheckpointError, match=r"differ in the numbers \['rate'\]"):
         load_model(path, eqx.tree_at(lambda m: m.rate, Everything(0), jax.nn.relu))
-    with pytest.raises(TypeError, match="JSON"):
+    with pytest.raises(TypeError, match=r"`config` must be what JSON can hold; got object .*dataclasses.asdict"):
         save_model(path, make_model(), config=object())
 
 
@@ -270,6 +272,11 @@ def test_an_iterator_without_a_state_is_refused(tmp_path):
 def test_bad_arguments_and_missing_packages(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`every` and `keep` must be at least 1; got 0 and 2"):
         Checkpoint(tmp_path, every=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="`directory` must be a folder, or free for one; got the file"):
+        Checkpoint(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"`metric` must be one of those reported, .*'loss'.*; got 'score'"):
+        fit(start(), STEP, data(), epochs=1, callbacks=[Checkpoint(tmp_path / "run", metric="score")])
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         Checkpoint(tmp_path / "none").read_config()
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)

@@ -166,7 +166,8 @@ def test_export_of_a_graph_layer_with_open_node_and_edge_counts():
 
 
 def test_export_named_errors():
-    loaded = load_exported(export(lambda m, x: m(x), MODEL, X))
+    data = export(lambda m, x: m(x), MODEL, X)
+    loaded = load_exported(data)
     with pytest.raises(ValueError, match=r"argument 1\.shape\[0\] .* expected \(3,\) and called with \(2,\)"):
         loaded(MODEL, X[:2])
     with pytest.raises(ValueError, match="exported for the arrays"):
@@ -177,6 +178,9 @@ def test_export_named_errors():
         export(lambda x: MODEL, X)
     with pytest.raises(ValueError, match="`data` must come from `export`"):
         load_exported(b"something else")
+    for damaged in (data[:-50], data[:-9] + b"x" + data[-8:], data[:60]):
+        with pytest.raises(ValueError, match=r"`data` is damaged: its .* bytes are not those"):
+            load_exported(damaged)
     with pytest.raises(ValueError, match=r"calls back into Python.*EQX_ON_ERROR=off"):
         export(lambda x: eqx.error_if(x, jnp.any(x < 0), "negative"), X)
 

@@ -155,6 +155,8 @@ BAD = {
     "float batch": (lambda: make(3, 2, batch=[0.0, 0.0, 1.0]), "`batch` must hold integers"),
     "batch too large": (lambda: make(3, 2, batch=[0, 1, 2], num_graphs=2), r"`batch` must hold ids in \[0, 2\)"),
     "int64 ids": (lambda: Graph.from_edge_index(np.array([[2**40], [0]]), num_nodes=3), "must fit in 32 bits"),
+    "text": (lambda: Graph.from_edge_index([[0], [1]], np.array(["1", "2"], object)), "`x` must hold numbers; got"),
+    "whole weights": (lambda: make(3, 2, edge_weight=[1, 2]), "`edge_weight` must hold floats; got dtype int64"),
     "no nodes known": (lambda: Graph.from_edge_index([[0], [1]]), "`num_nodes` is needed"),
     "sizes differ": (lambda: make(3, 2, pos=np.zeros((4, 2), np.float32)), "one leading size, the number of nodes"),
     "edge_attr": (lambda: make(3, 2, edge_attr=np.zeros((3, 1))), r"`edge_attr` is per edge .* leading size 2"),

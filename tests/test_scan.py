@@ -141,6 +141,7 @@ def test_meter_reports_after_every_chunk_once_for_a_whole_batch():
 def test_no_steps_and_no_inputs():
     (ys, _), state = scan(CELL, jnp.ones((0,)), jnp.ones(()))
     assert ys.shape == (0,) and state == 1
+    assert scan(lambda x, s, *, key=None: (x, s + x), jnp.ones((0,)), 1.0)[1] == 1  # a number that steps make an array
     assert scan(CELL, jnp.ones((0,)), jnp.ones(()), checkpoint=True)[0][0].shape == (0,)
     ys, state = scan(lambda x, s, *, key=None: (s, s + 1), None, jnp.array(0), length=5, chunk=2)
     assert jnp.array_equal(ys, jnp.arange(5)) and state == 5

@@ -14,8 +14,9 @@ from jaxtyping import Array, UInt32
 
 from .._extras import need
 from ._callbacks import AbstractCallback, Plan, Report
-from ._leaves import CheckpointError, check_named, describe, from_named, to_named
+from ._leaves import CheckpointError, check_named, describe, from_named, to_json, to_named
 from ._state import TrainState
+from ._tracking import is_new
 
 
 class Checkpoint(AbstractCallback):
@@ -62,14 +63,17 @@ class Checkpoint(AbstractCallback):
         - `save_iterator`: also save the iterator that `fit` draws batches from, which needs `get_state` and
           `set_state`, as Grain's iterators have. False if the order of batches does not matter.
 
-        **Raises:** `ValueError` for counts below 1; `TypeError` if `config` is not JSON; `ImportError` naming the extra
+        **Raises:** `ValueError` for counts below 1, a file in place of the folder or (while training) a metric that
+        nothing reports; `TypeError` if `config` is not JSON; `ImportError` naming the extra
         `train`.
         """
         if every < 1 or keep < 1:
             raise ValueError(f"`every` and `keep` must be at least 1; got {every} and {keep}.")
+        if os.path.exists(directory) and not os.path.isdir(directory):
+            raise ValueError(f"`directory` must be a folder, or free for one; got the file {os.fspath(directory)!r}.")
         need("orbax.checkpoint", extra="train", user="Checkpoint")
         self.directory, self.every, self.keep = os.path.abspath(directory), every, keep
-        self.metric, self.mode, self.config, self.save_iterator = metric, mode, json.dumps(config), save_iterator
+        self.metric, self.mode, self.config, self.save_iterator = metric, mode, to_json(config), save_iterator
 
     def init(self, plan: Plan) -> Any:
         manager = _manager(self)
@@ -84,6 +88,8 @@ class Checkpoint(AbstractCallback):
 
     def __call__(self, report: Report, memory: Any) -> tuple[None, Any]:
         manager, found, saved, _ = memory
+        if self.metric is not None:
+            is_new(report, self.metric)
         is_due = report.ends_entry and (report.entry % self.every == 0 or report.is_last)
         if is_due and report.step != saved:
             metrics = {name: report.values[name] for name in report.metrics if name == self.metric} or None

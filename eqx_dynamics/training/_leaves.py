@@ -1,5 +1,6 @@
 """Pytrees as named arrays, for files."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,20 @@ from jaxtyping import Array, PyTree
 
 class CheckpointError(ValueError):
     """A file or folder that cannot be used, and why."""
+
+
+def to_json(config: Any) -> str:
+    """`config` as text.
+
+    **Raises:** `TypeError` if JSON cannot hold it.
+    """
+    try:
+        return json.dumps(config)
+    except TypeError as error:
+        raise TypeError(
+            f"`config` must be what JSON can hold; got {type(config).__name__} ({error}). Pass "
+            "`dataclasses.asdict(config)`, with plain numbers, strings, lists and dicts inside."
+        ) from error
 
 
 def to_named(tree: PyTree) -> dict[str, Array]:

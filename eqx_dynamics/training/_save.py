@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._extras import need
-from ._leaves import CheckpointError, from_named, to_named
+from ._leaves import CheckpointError, from_named, to_json, to_named
 
 
 _FORMAT = "eqx_dynamics.model.1"
@@ -34,10 +34,10 @@ def save_model(path: str | os.PathLike, model: PyTree, config: Any = None) -> No
     **Raises:** `TypeError` if `config` is not JSON; `ValueError` if two leaves have one name.
     """
     arrays = {name: np.asarray(array) for name, array in to_named(model).items()}
-    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    body = b"".join(array.tobytes() for array in arrays.values())
     header = {
         "format": _FORMAT,
-        "config": config,
+        "config": json.loads(to_json(config)),
         "leaves": {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()},
         "numbers": _numbers(model),
         "bytes": len(body),
@@ -87,7 +87,7 @@ def save_safetensors(path: str | os.PathLike, model: PyTree, metadata: dict[str,
     **Raises:** `ImportError` naming the extra `train`.
     """
     numpy_format = need("safetensors.numpy", extra="train", user="save_safetensors")
-    arrays = {name: np.ascontiguousarray(array) for name, array in to_named(model).items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in to_named(model).items()}
     _write_whole(path, numpy_format.save(arrays, metadata))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -87,29 +88,35 @@ def export(fn: Callable, *example_args: Any, gradients: int = 1, platforms: tupl
 
     shapes = [jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in positions]
     arrays, static = _layout(example_args)
-    header = json.dumps({"arrays": arrays, "static": static}).encode() + b"\n"
     try:
         with _unchecked(shapes):
             program = jax_export.export(jax.jit(flat), platforms=platforms)(*shapes)
-        return _MAGIC + header + bytes(program.serialize(vjp_order=gradients))
+        body = bytes(program.serialize(vjp_order=gradients))
     except NotImplementedError as error:
         raise ValueError(
             f"`fn` calls back into Python, which cannot be exported ({error}). Take callbacks and prints out; run-time "
             "checks (`eqx.error_if`, `throw=True`) are left out if the exporting process is started with "
             "EQX_ON_ERROR=off, or become NaN results with EQX_ON_ERROR=nan."
         ) from error
+    header = json.dumps({"arrays": arrays, "static": static, "crc32": zlib.crc32(body)}).encode()
+    return _MAGIC + header + b"\n" + body
 
 
 def load_exported(data: bytes) -> Exported:
     """The function that `export` wrote, in any process with JAX, on the platforms it was exported for.
 
-    **Raises:** `ValueError` if `data` is not from `export`.
+    **Raises:** `ValueError` if `data` is not from `export`, or damaged.
     """
     if not data.startswith(_MAGIC):
         raise ValueError(f"`data` must come from `export`; got {len(data)} bytes starting with {data[:16]!r}.")
     need("flatbuffers", extra="export", user="load_exported")
-    header, program = data[len(_MAGIC) :].split(b"\n", 1)
-    layout = json.loads(header)
+    header, _, program = data[len(_MAGIC) :].partition(b"\n")
+    try:
+        layout = json.loads(header)
+    except ValueError:
+        layout = {}
+    if layout.get("crc32") != zlib.crc32(program):
+        raise ValueError(f"`data` is damaged: its {len(data)} bytes are not those that `export` wrote.")
     return Exported(jax_export.deserialize(bytearray(program)), layout["arrays"], layout["static"])
 
 

@@ -141,10 +141,11 @@ class Graph(eqx.Module):
         if not isinstance(edges, AbstractEdges) and (edges.ndim != 2 or edges.shape[0] != 2):
             hint = " Transpose it." if edges.ndim == 2 and edges.shape[1] == 2 else ""
             raise ValueError(f"`edge_index` must have shape (2, num_edges); got {edges.shape}.{hint}")
-        x, pos, edge_attr, edge_weight, y, u = map(_array, (x, pos, edge_attr, edge_weight, y, u))
+        x, edge_attr, y, u = (_array(*named) for named in (("x", x), ("edge_attr", edge_attr), ("y", y), ("u", u)))
+        pos, edge_weight = _floats("pos", pos), _floats("edge_weight", edge_weight)
         edge_type = None if edge_type is None else _integers("edge_type", edge_type)
         batch = None if batch is None else _integers("batch", batch)
-        values = {name: _array(value) for name, value in (extras or {}).items()}
+        values = {name: _array(f"extras[{name!r}]", value) for name, value in (extras or {}).items()}
 
         node_arrays = {"x": x, "pos": pos, "batch": batch}
         node_arrays |= {name: value for name, value in values.items() if extra_level(name) == "node"}
@@ -185,12 +186,24 @@ def _check_leading(name: str, value: Any, level: Level, counts: Mapping[Any, int
         )
 
 
-def _array(value: Any) -> Any:
+def _array(name: str, value: Any) -> Any:
     """JAX arrays as they are, everything else as NumPy (Python floats as float32: JAX's default)."""
-    if value is None or isinstance(value, jax.Array | np.ndarray | np.generic):
-        return np.asarray(value) if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, jax.Array):
+        return value
     array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    if array.dtype.kind in "OSUMm":
+        raise TypeError(
+            f"`{name}` must hold numbers; got dtype {array.dtype}. Convert it, e.g. with .astype(np.float32)."
+        )
+    is_given = isinstance(value, np.ndarray | np.generic)
+    return array.astype(np.float32) if array.dtype == np.float64 and not is_given else array
+
+
+def _floats(name: str, value: Any) -> Any:
+    array = _array(name, value)
+    if array is not None and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"`{name}` must hold floats; got dtype {array.dtype}. Convert it, as by .astype(np.float32).")
+    return array
 
 
 def _integers(name: str, value: Any) -> Any:
