@@ -32,7 +32,7 @@ def plot_raster(
     ax = axes_or_new(ax, "plot_raster")
     steps, neurons = np.nonzero(values > 0)
     height = 72 / ax.figure.dpi * ax.get_window_extent().height / max(values.shape[1], 1)  # points a neuron
-    ax.scatter(steps * dt, neurons, s=np.clip(height, 1.5, 8.0) ** 2, c=color, marker="|", linewidths=0.8)
+    ax.scatter(steps * dt, neurons, s=np.clip(height, 2.5, 8.0) ** 2, c=color, marker="|", linewidths=0.8)
     ax.set(xlabel="time (ms)", ylabel=neuron, xlim=span(values, dt))
     ax.set_ylim(-0.5, values.shape[1] - 0.5)
     count_whole(ax.yaxis, "plot_raster")
