@@ -7,8 +7,10 @@ import types
 
 import pytest
 
-from eqx_dynamics import training, transform
-from eqx_graph import data, nn, ops
+import eqx_dynamics
+import eqx_graph
+from eqx_dynamics import interop, plot, spiking, training, transform
+from eqx_graph import data, interop as graph_interop, nn, ops
 
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -46,6 +48,33 @@ def test_sections_that_links_name_exist(page: pathlib.Path) -> None:
     for name, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
         headings = re.findall(r"^#+ (.+)$", (page.parent / name if name else page).read_text(), re.MULTILINE)
         assert section in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], f"{name}#{section}"
+
+
+def test_what_the_migration_page_names_here_is_here() -> None:
+    """In its right columns: names of classes, and functions called by name."""
+    rooms = (
+        graph_interop,
+        eqx_dynamics,
+        interop,
+        plot,
+        spiking,
+        training,
+        transform,
+        eqx_graph,
+        data,
+        nn,
+        nn.aggr,
+        ops,
+    )
+    page = (ROOT / "docs" / "migrating.md").read_text()
+    missing = []
+    for row in re.findall(r"^\| .*\|$", page, re.MULTILINE):
+        for code in re.findall(r"`([^`]+)`", row.rstrip("| ").rpartition(" | ")[2]):
+            for name in re.findall(r"(?<![\w.\"=])([A-Z]\w+|\w+_\w+(?=\())(?:\.(\w+))?", code):
+                owner = next((getattr(room, name[0]) for room in rooms if hasattr(room, name[0])), None)
+                if owner is None or (name[1] and not hasattr(owner, name[1])):
+                    missing.append(code)
+    assert not missing, missing
 
 
 RESULTS = {
