@@ -45,6 +45,7 @@ def test_values_and_gradients(name):
         np.testing.assert_allclose(jax.jit(op, static_argnums=2)(data, ids, NUM), expected, rtol=1e-12)
         distinct = data + jnp.arange(30.0).reshape(10, 3) * 1e-2  # no ties: finite differences hold
 
+        @jax.jit  # one program for all evaluations of a mode
         def smooth(d):
             return jnp.where(jnp.isfinite(out := op(jnp.asarray(d), ids, NUM)), out, 0)
 
@@ -86,22 +87,28 @@ def test_infinite_logits_have_a_limit():
 
 def test_gradients_at_the_places_where_others_give_nan():
     """Singleton segments (standard deviation), zero factors (product), equal entries (maximum), empty segments."""
-    ids = jnp.array([0, 1, 1, 3])
-    data = jnp.array([2.0, 5.0, 5.0, 0.0])
-    std = jax.grad(lambda d: ops.segment_std(d, ids, 5).sum())(data)
-    np.testing.assert_array_equal(std, [0, 0, 0, 0])
-    np.testing.assert_array_equal(jax.grad(lambda d: ops.segment_max(d, ids, 5).sum())(data), [1, 0.5, 0.5, 1])
-    np.testing.assert_array_equal(jax.grad(lambda d: ops.segment_min(d, ids, 5).sum())(data), [1, 0.5, 0.5, 1])
-    factors = jnp.array([0.0, 3.0, 0.0, 0.0])
+    ids, pairs, empty = jnp.array([0, 1, 1, 3]), jnp.array([0, 0, 1, 1]), jnp.zeros(0, int)
+    std, largest, smallest = ops.segment_std, ops.segment_max, ops.segment_min
+    every = [op for op, _ in REFERENCE.values()]
 
     def product(d):
-        return ops.segment_mul(d, jnp.array([0, 0, 1, 1]), 2).sum()
+        return ops.segment_mul(d, pairs, 2).sum()
 
-    np.testing.assert_array_equal(jax.grad(product)(factors), [3, 0, 0, 0])
-    np.testing.assert_array_equal(jax.hessian(product)(factors), np.kron(np.eye(2), [[0, 1], [1, 0]]))
-    for op, _ in REFERENCE.values():
-        nothing = jax.grad(lambda d, op=op: jnp.nan_to_num(op(d, jnp.zeros(0, int), 2)).sum())(jnp.zeros((0, 2)))
-        assert nothing.shape == (0, 2)
+    @jax.jit
+    def gradients(data, factors, nothing):
+        some = [jax.grad(lambda d, op=op: op(d, ids, 5).sum())(data) for op in (std, largest, smallest)]
+        none = [jax.grad(lambda d, op=op: jnp.nan_to_num(op(d, empty, 2)).sum())(nothing) for op in every]
+        return *some, jax.grad(product)(factors), jax.hessian(product)(factors), none
+
+    of_std, of_largest, of_smallest, first, second, none = gradients(
+        jnp.array([2.0, 5.0, 5.0, 0.0]), jnp.array([0.0, 3.0, 0.0, 0.0]), jnp.zeros((0, 2))
+    )
+    np.testing.assert_array_equal(of_std, [0, 0, 0, 0])
+    np.testing.assert_array_equal(of_largest, [1, 0.5, 0.5, 1])
+    np.testing.assert_array_equal(of_smallest, [1, 0.5, 0.5, 1])
+    np.testing.assert_array_equal(first, [3, 0, 0, 0])
+    np.testing.assert_array_equal(second, np.kron(np.eye(2), [[0, 1], [1, 0]]))
+    assert all(nothing.shape == (0, 2) for nothing in none)
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "lower", "higher", "midpoint", "nearest"])
