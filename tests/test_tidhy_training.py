@@ -20,8 +20,8 @@ from eqx_dynamics.datasets import SwitchingLinearSystem, linear_system, stack_wi
 pytestmark = pytest.mark.usefixtures("light_compilation")
 
 
-def make_model(key):
-    return tidhy.TiDHy.recommended(6, 4, 3, 3, 7, key=key)
+def make_model(key, activation=jax.nn.softmax):
+    return tidhy.TiDHy.recommended(6, 4, 3, 3, 7, activation=activation, key=key)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ REGULARIZERS = [
 
 
 def test_every_regularizer_has_a_gradient(observations):
-    model = make_model(jr.key(0))
+    model = make_model(jr.key(0), jax.nn.relu)
     basis = model.transition.transition_basis
     model = eqx.tree_at(lambda m: m.transition.basis, model, basis + 0.1 * jr.normal(jr.key(2), basis.shape))
     solution, _ = tidhy.infer(model, observations)
@@ -62,7 +62,7 @@ def test_every_regularizer_has_a_gradient(observations):
 
 
 def test_regularizers_survive_zeros_and_leave_padding_out(observations):
-    model = make_model(jr.key(0))
+    model = make_model(jr.key(0), jax.nn.relu)
     rows = lambda m: (m.transition.basis, m.decoder.linear.weight, m.hypernetwork.mlp.first.weight)  # noqa: E731
     zeros = eqx.tree_at(rows, model, replace_fn=lambda a: a.at[0].set(0).at[..., 0].set(0))
     mixture = tuple(REGULARIZERS[-4:])
@@ -83,7 +83,7 @@ def test_regularizers_survive_zeros_and_leave_padding_out(observations):
 
 
 def test_mixture_regularizers_are_their_formulas():
-    model = make_model(jr.key(0))
+    model = make_model(jr.key(0), jax.nn.relu)
     context = jr.normal(jr.key(3), (2, 5, 3))
     solution = eqx.tree_at(lambda s: s.context_latents, tidhy.infer(model, jnp.zeros((2, 5, 6)))[0], context)
     weights = np.asarray(jax.vmap(jax.vmap(model.mixture))(context), float).reshape(-1, 3)

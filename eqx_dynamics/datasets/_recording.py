@@ -82,11 +82,13 @@ class Recording(eqx.Module):
         **Raises:** `ValueError` naming the channels that never change.
         """
         source = self if like is None else like
-        values = np.where(source.is_observed, source.observations, np.nan)
-        mean, std = np.nanmean(values, axis=(0, 1)), np.nanstd(values, axis=(0, 1))
-        constant = np.flatnonzero(~(std > 0)).tolist()
-        if constant:
+        values = np.where(source.is_observed, source.observations, np.nan).astype(np.float64)
+        # Not by the deviation: rounding gives that of a constant in float32 a size.
+        varies = np.fmax.reduce(values, axis=(0, 1)) > np.fmin.reduce(values, axis=(0, 1))
+        if not varies.all():
+            constant = np.flatnonzero(~varies).tolist()
             raise ValueError(f"`observations` has channels of zero variance: {constant}. Leave them out.")
+        mean, std = np.nanmean(values, axis=(0, 1)), np.nanstd(values, axis=(0, 1))
         scaled = np.where(self.mask[..., None], (self.observations - mean) / std, 0).astype(self.observations.dtype)
         return Recording(scaled, self.mask, self.labels, self.label_names, self.time_step)
 

@@ -6,6 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._mlp import NormedMLP, xavier_linear
+from ._types import check_sizes
 
 
 class AbstractDecoder(eqx.Module):
@@ -22,6 +23,7 @@ class LinearDecoder(AbstractDecoder):
 
     def __init__(self, latent_size: int, observation_size: int, *, key: PRNGKeyArray):
         """**Arguments:** `latent_size`, `observation_size`: lengths of $r$ and of one observation."""
+        check_sizes(latent_size=latent_size, observation_size=observation_size)
         self.linear = xavier_linear(latent_size, observation_size, key=key)
 
     def __call__(self, latents: Float[Array, " latents"]) -> Float[Array, " observations"]:
@@ -37,6 +39,7 @@ class MLPDecoder(AbstractDecoder):
         self, latent_size: int, observation_size: int, hidden_size: int, *, norm_eps: float = 1e-5, key: PRNGKeyArray
     ):
         """**Arguments:** `hidden_size`: width of both hidden layers; `norm_eps`: of the layer norm."""
+        check_sizes(latent_size=latent_size, observation_size=observation_size, hidden_size=hidden_size)
         self.mlp = NormedMLP(latent_size, hidden_size, observation_size, norm_eps=norm_eps, key=key)
 
     def __call__(self, latents: Float[Array, " latents"]) -> Float[Array, " observations"]:

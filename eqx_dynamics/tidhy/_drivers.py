@@ -39,7 +39,8 @@ def infer(
 
     **Returns:** the `Solution`, with axes `(*sequences, time)`, and the state after the last step.
 
-    **Raises:** `ValueError` for observations of another size, without time steps, or impossible for the likelihood.
+    **Raises:** `ValueError` for observations of another size, without time steps, or impossible for the likelihood; for
+    a `state` or `initial_context` of another model or other sequences.
     """
     inference = Inference.recommended(model) if inference is None else inference
     observations, mask = _check(model, observations, mask)
@@ -57,6 +58,7 @@ def infer(
     cell = LatentInference(model, inference)
     if state is None:
         state = cell.fresh_state(observations.shape[:1], initial_context, key=key)
+    check_state(model, state, observations.shape[:1])
     xs = observations if mask is None else (observations, mask)
 
     def infer_sequence(xs: PyTree, state: InferenceState) -> tuple[Solution, InferenceState]:
@@ -101,12 +103,15 @@ def inference_trace(
 
     **Arguments:** `mask`: False where an entry of `observation` is missing.
 
-    **Raises:** `TypeError` if the solver is not an `AbstractIterativeSolver`.
+    **Raises:** `TypeError` if the solver is not an `AbstractIterativeSolver`; errors of `infer`.
     """
     solver = inference.solver
     if not isinstance(solver, AbstractIterativeSolver):
         raise TypeError(f"`inference.solver` must be iterative to be traced; got {type(solver).__name__}.")
     cell = LatentInference(model, inference)
+    several, full = _check(model, observation[:, None], None if mask is None else mask[:, None])
+    observation, mask = several[:, 0], None if full is None else full[:, 0]
+    check_state(model, state, observation.shape[:1])
 
     def run(x: PyTree, state: InferenceState) -> LatentState:
         problem = solver.focus(cell.problem(x, state))
@@ -133,12 +138,13 @@ def forecast(model: TiDHy, state: InferenceState, num_steps: int) -> Forecast:
 
     The context follows a learned prior where the model has one, and keeps its last value otherwise.
 
-    **Arguments:** `state`: what `infer` returned, with or without an axis of sequences; `num_steps`: how far.
+    **Arguments:** `state`: what `infer` or `state_at` returned, with any leading axes; `num_steps`: how far.
 
-    **Raises:** `ValueError` if `num_steps` is not positive.
+    **Raises:** `ValueError` if `num_steps` is not positive or the state is of another model.
     """
     if num_steps < 1:
         raise ValueError(f"`num_steps` must be at least 1; got {num_steps}.")
+    check_state(model, state, state.is_started.shape)
 
     def advance(last, _):
         context_latents = expected_context(model, last.latents, last.context_latents)
@@ -150,7 +156,9 @@ def forecast(model: TiDHy, state: InferenceState, num_steps: int) -> Forecast:
     def run(last):
         return jax.lax.scan(advance, last, length=num_steps)[1]
 
-    return run(state.last) if state.last.latents.ndim == 1 else jax.vmap(run)(state.last)
+    for _ in state.is_started.shape:
+        run = jax.vmap(run)
+    return run(state.last)
 
 
 def reconstruct(model: TiDHy, latents: Float[Array, "*batch latents"]) -> Float[Array, "*batch observations"]:
@@ -185,6 +193,17 @@ def _check(
     mask = full_mask(mask, shape)
     is_observed = jnp.ones(shape, bool) if mask is None else mask
     return check_observations(model.likelihood, observations, is_observed), mask
+
+
+def check_state(model: TiDHy, state: InferenceState, shape: tuple[int, ...]) -> None:
+    """**Raises:** `ValueError` unless the state has the sizes of the model, for sequences of a shape."""
+    got = state.last.latents.shape, state.last.context_latents.shape
+    want = (*shape, model.latent_size), (*shape, model.context_size)
+    if got != want or state.is_started.shape != shape:
+        raise ValueError(
+            f"`state` (or `initial_context`) must hold latents {want[0]} and context latents {want[1]}, as `model` has "
+            f"them, for each sequence; got {got[0]} and {got[1]}."
+        )
 
 
 def full_mask(mask: Bool[Array, "..."] | None, shape: tuple[int, ...]) -> Bool[Array, "..."] | None:

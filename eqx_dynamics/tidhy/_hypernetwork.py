@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._mlp import NormedMLP
+from ._types import RealScalar, check_sizes
 
 
 # Activations that bend at zero. The solver that follows context latents into such a bend must know it.
@@ -43,7 +44,7 @@ class Hypernetwork(eqx.Module):
         gain_activation: Callable = signed,
         squash: Callable | None = None,
         use_final_bias: bool = True,
-        final_bias_lift: float = 0.0,
+        final_bias_lift: RealScalar = 0.0,
         norm_eps: float = 1e-5,
         key: PRNGKeyArray,
     ):
@@ -57,6 +58,7 @@ class Hypernetwork(eqx.Module):
         - `final_bias_lift`: added to the initial output bias. A ReLU whose input starts below zero for every $h$ has no
           gradient, and with small `num_components` all may start so; a positive lift keeps them alive.
         """
+        check_sizes(context_size=context_size, num_components=num_components, hidden_size=hidden_size)
         mlp = NormedMLP(
             context_size,
             hidden_size,
@@ -86,6 +88,14 @@ class Hypernetwork(eqx.Module):
     def has_kinks(self) -> bool:
         """Whether weights or gains bend where their pre-activation is zero (ReLU and leaky ReLU)."""
         return self.activation in _KINKED or self.gain_activation in _KINKED
+
+    def check_l1(self, name: str) -> None:
+        """**Raises:** `ValueError` where the L1 norm of the mixture weights is 1 whatever they are."""
+        if self.activation is jax.nn.softmax:
+            raise ValueError(
+                f"`{name}` does nothing to weights that a softmax makes sum to one. Use `ComponentCount` or "
+                "`SelectiveWeights`, or another `activation`."
+            )
 
 
 def small_product(

@@ -89,7 +89,10 @@ class LatentInference(AbstractCell[InferenceState]):
     prepared: Any
 
     def __init__(self, model: TiDHy, inference: Inference):
-        """**Raises:** `ValueError` if the solver cannot handle such a model."""
+        """**Raises:** `ValueError` if the solver or a term of the objective cannot handle such a model."""
+        penalty = inference.objective.l1_weights
+        if not (isinstance(penalty, int | float) and penalty == 0):
+            model.hypernetwork.check_l1("l1_weights")
         self.model = fold(model if inference.solver.is_differentiable else freeze(model))
         self.inference = inference
         self.prepared = inference.solver.prepare(self.model)

@@ -59,7 +59,7 @@ def initialize(
       is about `context_gain` $\tanh(h_m)$ for contexts of unit size; else it is left as it is.
 
     **Raises:** `ValueError` unless the decoder is linear, the likelihood Gaussian, the transition full-rank, the
-    recordings are longer than a segment and no channel is constant.
+    recordings are complete and longer than a segment and no channel is constant.
     """
     observations, transition = jnp.asarray(observations), model.transition
     if not (
@@ -69,6 +69,10 @@ def initialize(
     ):
         raise ValueError("`model` must have a LinearDecoder, a Gaussian likelihood and a FullRankTransition.")
     num_sequences, time, num_channels = observations.shape
+    if num_channels != model.observation_size:
+        raise ValueError(
+            f"`observations` must have the {model.observation_size} channels of `model`; got {num_channels}."
+        )
     if num_rounds < 0 or num_restarts < 1:
         raise ValueError(
             f"`num_rounds` must not be negative and `num_restarts` at least 1; got {num_rounds} and {num_restarts}."
@@ -84,8 +88,7 @@ def initialize(
         raise ValueError(
             f"`model` has {num_axes} latents per lag, more than the {num_channels} channels that would determine them."
         )
-    if not isinstance(observations, Tracer):
-        check_channels(observations)
+    observations = check_channels(observations)
     flat = flatten(observations)
     center = jnp.mean(flat, axis=0)
     _, singular, axes = jnp.linalg.svd(flat - center[None], full_matrices=False)
@@ -163,9 +166,18 @@ def _tie(network: Hypernetwork, context_size: int, gain: float, key: PRNGKeyArra
     return eqx.tree_at(lambda n: (n.mlp.third.weight, n.mlp.third.bias), network, (weight, bias))
 
 
-def check_channels(observations: Float[Array, "*axes observations"]) -> None:
-    """**Raises:** `ValueError` naming the channels that never change: they say nothing about dynamics."""
-    flat = jnp.reshape(observations, (-1, observations.shape[-1]))
-    constant = [int(n) for n in jnp.flatnonzero(jnp.ptp(flat, axis=0) == 0)]
-    if constant:
+def check_channels(observations: Float[Array, "*axes observations"]) -> Float[Array, "*axes observations"]:
+    """**Raises:** `ValueError` for values that are not finite, and naming the channels that never change: they say
+    nothing about dynamics; a run-time error under `jax.jit`."""
+    flat = flatten(observations)
+    is_constant, is_finite = jnp.ptp(flat, axis=0) == 0, jnp.all(jnp.isfinite(flat))
+    incomplete = "`observations` must be finite: pass recordings, or windows of them, where nothing is missing."
+    if isinstance(observations, Tracer):
+        observations = eqx.error_if(observations, ~is_finite, incomplete)
+        return eqx.error_if(observations, jnp.any(is_constant), "`observations` has channels of zero variance.")
+    if not is_finite:
+        raise ValueError(incomplete)
+    if np.any(is_constant):
+        constant = np.flatnonzero(is_constant).tolist()
         raise ValueError(f"`observations` has channels of zero variance: {constant}. Leave them out.")
+    return observations

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._mlp import NormedMLP
-from ._types import RealScalar
+from ._types import RealScalar, check_numbers, check_sizes
 
 
 class AbstractContextPrior(eqx.Module):
@@ -18,8 +18,7 @@ class AbstractContextPrior(eqx.Module):
     is_learned: ClassVar[bool]
 
     def __check_init__(self):
-        if isinstance(self.precision, int | float) and not self.precision >= 0:
-            raise ValueError(f"`precision` must not be negative; got {self.precision}.")
+        check_numbers(self, ("precision",), lambda x: x >= 0, "not be negative")
 
     @abc.abstractmethod
     def mean(
@@ -55,10 +54,7 @@ class MeanReverting(AbstractContextPrior):
     is_learned: ClassVar[bool] = False
 
     def __check_init__(self):
-        if isinstance(self.precision, int | float) and not self.precision >= 0:
-            raise ValueError(f"`precision` must not be negative; got {self.precision}.")
-        if isinstance(self.decay, int | float) and not 0 <= self.decay <= 1:
-            raise ValueError(f"`decay` must lie in [0, 1]; got {self.decay}.")
+        check_numbers(self, ("decay",), lambda x: 0 <= x <= 1, "lie in [0, 1]")
 
     def mean(self, latents, context_latents):
         return self.decay * context_latents
@@ -82,6 +78,7 @@ class LearnedPrior(AbstractContextPrior):
         key: PRNGKeyArray,
     ):
         """**Arguments:** `hidden_size`: width of both hidden layers; `precision`: $\\lambda_h$."""
+        check_sizes(latent_size=latent_size, context_size=context_size, hidden_size=hidden_size)
         self.mlp = NormedMLP(latent_size + context_size, hidden_size, context_size, norm_eps=norm_eps, key=key)
         self.precision = precision
 

@@ -1,5 +1,6 @@
 """The optimisation problem of one time step of one sequence."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ._model import TiDHy
-from ._types import LatentState, RealScalar
+from ._types import LatentState, RealScalar, check_numbers
 
 
 class Objective(eqx.Module):
@@ -33,14 +34,9 @@ class Objective(eqx.Module):
     l1_weights: RealScalar = 0.0
 
     def __check_init__(self):
-        for name in ("temporal", "initial"):
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not value > 0:
-                raise ValueError(f"`{name}` must be positive; got {value}.")
-        for name in ("l1_latents", "l1_context", "l1_weights"):
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not value >= 0:
-                raise ValueError(f"`{name}` must not be negative; got {value}.")
+        check_numbers(self, ("temporal", "initial"), lambda x: 0 < x < math.inf, "be positive and finite")
+        penalties = ("l1_latents", "l1_context", "l1_weights")
+        check_numbers(self, penalties, lambda x: 0 <= x < math.inf, "not be negative or infinite")
 
 
 class StepProblem(eqx.Module):

@@ -116,16 +116,17 @@ class DecoderOrthogonality(Regularizer):
 
 
 class WeightL1(Regularizer):
-    r"""Mean over time steps of $\lVert w_t \rVert_1$: few and small mixture weights."""
+    r"""Mean over time steps of $\lVert w_t \rVert_1$: few and small mixture weights. Not for softmax weights."""
 
     weight: RealScalar = 0.01
 
     def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
+        model.hypernetwork.check_l1("WeightL1")
         return _mean(jnp.sum(jnp.abs(mixture_weights(model, solution)), axis=-1), is_step)
 
 
 class AdaptiveWeightSparsity(Regularizer):
-    r"""`WeightL1` that relaxes where enough weights are zero.
+    r"""`WeightL1` that relaxes where enough weights are zero. Not for softmax weights.
 
     $\exp(\tau (\rho - f_t)) \lVert w_t \rVert_1$, with $f_t$ the fraction of weights below $10^{-3}$ and $\rho$ =
     `target`; the factor is kept within [0.01, 100].
@@ -136,6 +137,7 @@ class AdaptiveWeightSparsity(Regularizer):
     sharpness: RealScalar = 1.0
 
     def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
+        model.hypernetwork.check_l1("AdaptiveWeightSparsity")
         weights = mixture_weights(model, solution)
         is_small = (jnp.abs(weights) < 1e-3).astype(weights.dtype)
         excess = jnp.clip(self.target - jnp.mean(is_small, axis=-1), -5.0, 5.0)

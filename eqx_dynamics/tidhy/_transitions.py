@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._types import RealScalar, check_sizes
+
 
 class AbstractTransition(eqx.Module):
     r"""$\bar r = \sum_m w_m V_m r + b \odot \beta$, with components $V_m$ and an optional dynamic bias $\beta$."""
@@ -57,8 +59,8 @@ class FullRankTransition(AbstractTransition):
         *,
         use_bias: bool = False,
         use_offsets: bool = False,
-        scale: float = 1.0,
-        identity: float = 0.0,
+        scale: RealScalar = 1.0,
+        identity: RealScalar = 0.0,
         key: PRNGKeyArray,
     ):
         """**Arguments:**
@@ -68,6 +70,7 @@ class FullRankTransition(AbstractTransition):
         - `scale`: Frobenius norm of the random part of each component at the start.
         - `identity`: this times the identity is added to each: slow dynamics are near it.
         """
+        check_sizes(num_components=num_components, latent_size=latent_size)
         basis_key, bias_key = jr.split(key)
         flat = jinit.orthogonal(scale)(basis_key, (num_components, latent_size**2))
         random = jnp.reshape(flat, (num_components, latent_size, latent_size))
@@ -106,6 +109,7 @@ class LowRankTransition(AbstractTransition):
         key: PRNGKeyArray,
     ):
         """**Arguments:** `rank`: columns of each factor; `symmetric`: tie the factors, as published."""
+        check_sizes(num_components=num_components, latent_size=latent_size, rank=rank)
         left_key, right_key, bias_key = jr.split(key, 3)
         shape = (num_components, latent_size * rank)
         factor_shape = (num_components, latent_size, rank)

@@ -1,5 +1,6 @@
 """Words shared by the files of this room."""
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import equinox as eqx
@@ -25,7 +26,7 @@ class RESULTS(eqx.Enumeration):
 
     successful = ""
     max_steps_reached = "The solver stopped at `max_steps` before its convergence criterion held."
-    diverged = "The iterates became non-finite; the starting point of this time step was kept instead."
+    diverged = "Iterates or objective became non-finite; the starting point of this time step was kept instead."
 
 
 class Solution(eqx.Module):
@@ -41,3 +42,18 @@ class Solution(eqx.Module):
     def has_diverged(self) -> Bool[Array, "*batch"]:
         """Where `result` is `RESULTS.diverged`."""
         return self.result == RESULTS.diverged
+
+
+def check_numbers(module: eqx.Module, names: tuple[str, ...], holds: Callable[[float], bool], what: str) -> None:
+    """**Raises:** `ValueError` naming a field that is a Python number for which `holds` is false; arrays pass."""
+    for name in names:
+        value = getattr(module, name)
+        if isinstance(value, int | float) and not holds(value):
+            raise ValueError(f"`{name}` must {what}; got {value}.")
+
+
+def check_sizes(**sizes: int) -> None:
+    """**Raises:** `ValueError` naming a size that is not positive."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"`{name}` must be at least 1; got {size}.")

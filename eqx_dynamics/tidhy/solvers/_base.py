@@ -88,11 +88,13 @@ def run(step: Any, problem: StepProblem, first: Iterate, max_steps: int) -> Iter
 
 def solution(problem: StepProblem, first: LatentState, last: Iterate, state: LatentState) -> Solution:
     """The latents `state` of the last iterate with their objective; `first` in their place if they diverged."""
-    has_diverged = ~(is_bounded(last.state) & is_bounded(state))
-    state = jtu.tree_map(lambda a, b: jnp.where(has_diverged, a, b), first, state)
+    is_sound = is_bounded(last.state) & is_bounded(state)
+    objective = problem(jtu.tree_map(lambda a, b: jnp.where(is_sound, a, b), state, first))
+    is_sound = is_sound & jnp.isfinite(objective)  # observations too large to be squared, say
+    state = jtu.tree_map(lambda a, b: jnp.where(is_sound, a, b), state, first)
     result = RESULTS.where(last.is_converged, RESULTS.successful, RESULTS.max_steps_reached)
-    result = RESULTS.where(has_diverged, RESULTS.diverged, result)
-    return Solution(state.latents, state.context_latents, result, last.num_steps, problem(state))
+    result = RESULTS.where(is_sound, result, RESULTS.diverged)
+    return Solution(state.latents, state.context_latents, result, last.num_steps, objective)
 
 
 def is_bounded(state: LatentState) -> Bool[Array, ""]:

@@ -13,7 +13,7 @@ from .._hypernetwork import Linearizer, small_product
 from .._likelihoods import Gaussian
 from .._model import TiDHy
 from .._problem import StepProblem
-from .._types import LatentState, RealScalar
+from .._types import LatentState, RealScalar, check_numbers
 from ._base import AbstractIterativeSolver, Iterate
 
 
@@ -66,7 +66,7 @@ class ReducedGaussNewton(AbstractIterativeSolver):
     r"""Levenberg-Marquardt on the context latents alone: $r$ is the closed-form minimiser for each $h$.
 
     What is left is a least-squares problem in $h$, a few Gauss-Newton steps of size `(context, context)` each. A step
-    that does not lower the objective is not taken; the damping then grows. A step that fails because it crosses kinks
+    that raises the objective is not taken; the damping then grows. A step that fails because it crosses kinks
     of a ReLU hypernetwork is tried again along them, with their pre-activations led to zero.
 
     **Arguments:**
@@ -96,6 +96,8 @@ class ReducedGaussNewton(AbstractIterativeSolver):
     def __check_init__(self):
         if self.max_steps < 1:
             raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
+        check_numbers(self, ("tolerance",), lambda x: x >= 0, "not be negative")
+        check_numbers(self, ("damping",), lambda x: x > 0, "be positive")
 
     def prepare(self, model: TiDHy) -> PyTree:
         if not (isinstance(model.decoder, LinearDecoder) and isinstance(model.likelihood, Gaussian)):
@@ -126,7 +128,8 @@ class ReducedGaussNewton(AbstractIterativeSolver):
         (damping, point, hold), context = iterate.memory, iterate.state.context_latents
         move = jnp.where(jnp.isfinite(point.value), point.newton(problem, context, damping, hold), 0.0)
         new = _Point.at(problem, context - move)
-        is_better = new.value < point.value  # false for NaN
+        # Ties are taken: a step of length zero has a derivative when unrolled. False for NaN.
+        is_better = new.value <= point.value
         scale = point.value + jnp.sum(problem.prepared.target**2)
         is_settled = jnp.abs(point.value - new.value) < self.tolerance * scale
         is_free, is_blamed = jnp.ones((), bool), jnp.ones((), bool)

@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 from .._model import TiDHy
 from .._problem import StepProblem
-from .._types import LatentState, RealScalar, Solution
+from .._types import LatentState, RealScalar, Solution, check_numbers
 from ._base import AbstractLatentSolver, Iterate, solution
 
 
@@ -18,7 +18,8 @@ class Implicit(AbstractLatentSolver):
     $\partial z^* / \partial \theta = -(\nabla^2_{zz} J)^{-1} \nabla^2_{z\theta} J$: one linear solve in the latents per
     time step. It adds what stopped gradients leave out, the effect of parameters on the prediction term through the
     latents, and makes penalties on latents act on parameters. Only as exact as the minimum is: keep the tolerances
-    tight. L1 terms have no second derivative and are refused.
+    tight. It must also be unique and smooth: L1 terms, a hypernetwork with kinks (many minima lie on them) and a model
+    without a prior on its context (nothing holds it where nothing is observed) are refused.
 
     Needs the extra `implicit`.
     """
@@ -29,8 +30,24 @@ class Implicit(AbstractLatentSolver):
 
     is_differentiable: ClassVar[bool] = True
 
+    def __check_init__(self):
+        if self.max_steps < 1:
+            raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
+        check_numbers(self, ("rtol", "atol"), lambda x: x >= 0, "not be negative")
+
     def prepare(self, model: TiDHy) -> PyTree:
         _optimistix()
+        if model.hypernetwork.has_kinks:
+            raise ValueError(
+                "`Implicit` differentiates the minimum, which has no derivative at the kinks of a ReLU hypernetwork. "
+                "Use `activation=jax.nn.softmax`, `softplus` or `signed`, or another solver."
+            )
+        prior = model.prior
+        if prior is None or (isinstance(prior.precision, int | float) and prior.precision == 0):
+            raise ValueError(
+                "`Implicit` needs a `prior` on the context: without one the minimum is not unique where little is "
+                "observed. Use RandomWalk or MeanReverting."
+            )
         return None
 
     def __call__(self, problem: StepProblem, previous: LatentState) -> Solution:

@@ -9,8 +9,8 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PyTree
 
 from .._model import TiDHy
-from .._problem import StepProblem, freeze
-from .._types import LatentState, RealScalar
+from .._problem import StepProblem
+from .._types import LatentState, RealScalar, check_numbers
 from ._base import AbstractIterativeSolver, Iterate
 from ._sgd import soft_threshold
 
@@ -50,6 +50,7 @@ class ProximalGradient(AbstractIterativeSolver):
     def __check_init__(self):
         if self.max_steps < 1:
             raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
+        check_numbers(self, ("tolerance",), lambda x: x >= 0, "not be negative")
 
     def prepare(self, model: TiDHy) -> PyTree:
         return None
@@ -68,7 +69,7 @@ class ProximalGradient(AbstractIterativeSolver):
         context_bound = 4 * weight * largest_eigenvalue_bound(jacobian.T @ jacobian) + 2 * problem.prior_precision
         steps = LatentState(jnp.full_like(start.latents, 1 / bound), jnp.full_like(context, 1 / (context_bound + 1e-3)))
         one = jnp.ones((), context.dtype)
-        memory = _Memory(start, one, one, freeze(steps), problem(start))  # steps are constants, also when unrolled
+        memory = _Memory(start, one, one, steps, problem(start))
         return Iterate(start, memory, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
     def step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
@@ -127,7 +128,8 @@ def _gram(problem: StepProblem) -> Any:
 
 def largest_eigenvalue_bound(matrix: Float[Array, "dim dim"]) -> Float[Array, ""]:
     r"""An upper bound of the largest $|\lambda|$ of a symmetric matrix, $\lVert A^4 \rVert_\infty^{1/4}$, near it."""
-    scale = jnp.max(jnp.sum(jnp.abs(matrix), axis=1)) + 1e-30
-    square = matrix / scale
+    scale = jnp.max(jnp.sum(jnp.abs(matrix), axis=1))
+    is_zero = scale == 0  # where a root has no derivative
+    square = jnp.where(is_zero, 1.0, matrix) / jnp.where(is_zero, 1.0, scale)
     square = square @ square
     return scale * jnp.max(jnp.sum(jnp.abs(square @ square), axis=1)) ** 0.25

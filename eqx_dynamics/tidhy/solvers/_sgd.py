@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._model import TiDHy
 from .._problem import StepProblem, freeze
-from .._types import SEQUENCES, LatentState, RealScalar
+from .._types import SEQUENCES, LatentState, RealScalar, check_numbers
 from ._base import AbstractIterativeSolver, Iterate
 from ._inner_gradnorm import InnerGradNorm
 
@@ -75,7 +75,7 @@ class SgdNesterov(AbstractIterativeSolver):
     - `coupling`: how sequences of a batch influence each other.
     - `balance`: reweigh the gradients at every iteration, as published under `grad_norm_inf`.
 
-    **Raises:** `ValueError` if `max_steps` is too small for `num_halvings` or a rate is not positive.
+    **Raises:** `ValueError` if `max_steps` is too small for `num_halvings`, or a number is out of its range.
     """
 
     learning_rate: RealScalar = 0.01
@@ -102,8 +102,11 @@ class SgdNesterov(AbstractIterativeSolver):
                 f"`max_steps` must be at least the number of milestones; got max_steps={self.max_steps} for "
                 f"num_halvings={self.num_halvings}. Raise `max_steps` or lower `num_halvings`."
             )
-        if isinstance(self.learning_rate, int | float) and not self.learning_rate > 0:
-            raise ValueError(f"`learning_rate` must be positive; got {self.learning_rate}.")
+        if self.num_halvings < 0:
+            raise ValueError(f"`num_halvings` must not be negative; got {self.num_halvings}.")
+        check_numbers(self, ("learning_rate", "context_learning_rate"), lambda x: x > 0, "be positive")
+        check_numbers(self, ("tolerance", "threshold", "context_threshold"), lambda x: x >= 0, "not be negative")
+        check_numbers(self, ("momentum",), lambda x: 0 <= x < 1, "lie in [0, 1)")
 
     def prepare(self, model: TiDHy) -> PyTree:
         return None
