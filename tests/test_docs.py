@@ -9,15 +9,21 @@ import pytest
 
 import eqx_dynamics
 import eqx_graph
+import eqx_graph.interop
 from eqx_dynamics import interop, plot, spiking, training, transform
-from eqx_graph import data, interop as graph_interop, nn, ops
+from eqx_graph import data, nn, ops
 
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TRAINS = {"graphs.md", "cells.md", "tidhy.md"}  # pages whose blocks take seconds
 BLOCKS = [
-    pytest.param(block.group(1), id=f"{page.relative_to(ROOT)}:{page.read_text()[: block.start()].count(chr(10)) + 1}")
+    pytest.param(
+        block.group(1),
+        id=f"{page.relative_to(ROOT)}:{page.read_text()[: block.start()].count(chr(10)) + 1}",
+        marks=[pytest.mark.slow] if page.name in TRAINS else [],
+    )
     for page in PAGES
     for block in BLOCK.finditer(page.read_text())
     if block.group(1).startswith(("import ", "from "))  # others are fragments
@@ -52,20 +58,7 @@ def test_sections_that_links_name_exist(page: pathlib.Path) -> None:
 
 def test_what_the_migration_page_names_here_is_here() -> None:
     """In its right columns: names of classes, and functions called by name."""
-    rooms = (
-        graph_interop,
-        eqx_dynamics,
-        interop,
-        plot,
-        spiking,
-        training,
-        transform,
-        eqx_graph,
-        data,
-        nn,
-        nn.aggr,
-        ops,
-    )
+    rooms = (eqx_dynamics, interop, plot, spiking, training, transform, eqx_graph, eqx_graph.interop, data, nn, ops)
     page = (ROOT / "docs" / "migrating.md").read_text()
     missing = []
     for row in re.findall(r"^\| .*\|$", page, re.MULTILINE):
