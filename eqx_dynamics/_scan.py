@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, Key, PRNGKeyArray
 
 from ._cell import AbstractCell, Cell, State
@@ -123,6 +124,7 @@ def _run(
     """Steps without chunks: by the cell's own route if it has one, otherwise `lax.scan` (carry first, as there)."""
     xs, keys = inputs
     if isinstance(cell, AbstractScannable) and jtu.tree_leaves(xs):
+        xs = jtu.tree_map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, xs)
         ys, new_state = cell.scan_over(xs, eqx.combine(state, static), key=keys, unroll=unroll, reverse=reverse)
         return _arrays(new_state, static), ys
 

@@ -116,6 +116,20 @@ def _fed_back() -> sp.Recurrent:
     return sp.Recurrent(sp.LIFCell(3), sp.OneToOne(jnp.ones(3)))
 
 
+def _summed(cell):
+    return cell(XS[0], cell.init_state((2,)))
+
+
+def test_feedback_that_drops_out_draws_anew_in_every_step():
+    linear = eqx.nn.Linear(3, 3, key=jr.key(0))
+    net = sp.Recurrent(sp.LIFCell(3, 3.0, threshold=0.2), eqx.nn.Sequential([eqx.nn.Dropout(0.5), linear]))
+    ys, _ = scan(net, np.asarray(3 * XS), net.init_state((2,)), key=jr.key(1))  # NumPy arrays will do
+    looped, _ = _looped(net, 3 * XS, net.init_state((2,)), jr.key(1))
+    np.testing.assert_array_equal(ys, looped)
+    sure, _ = scan(eqx.nn.inference_mode(net), 3 * XS, net.init_state((2,)))
+    assert not np.array_equal(ys, sure)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -129,6 +143,18 @@ def _fed_back() -> sp.Recurrent:
         (lambda: sp.Delay(3, 1.0, dt=0.0), "`dt` must be above 0 ms"),
         (lambda: sp.Delay(3, 1.0)(XS[0], sp.Delay(3, 1.0).init_state()), "`state` of Delay holds"),
         (lambda: _fed_back()(XS[0], _fed_back().init_state((7,))), r"`state` of Recurrent holds \(7, 3\) but"),
+        (
+            lambda: sp.Recurrent(sp.LIFCell(3), sp.Delay(3, 1.0)),  # pyright: ignore[reportArgumentType]
+            "`weight` of Recurrent must be a stateless layer; got the",
+        ),
+        (
+            lambda: _summed(sp.Recurrent(sp.LIFCell(3), lambda s: s[..., :1])),
+            "`weight` of Recurrent must keep the shape",
+        ),
+        (
+            lambda: _summed(sp.Parallel([jnp.tanh, lambda x: x[..., :1]])),
+            "`branches` of Parallel must put out one shape",
+        ),
     ],
 )
 def test_refused(call, match):

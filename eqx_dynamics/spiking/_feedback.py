@@ -35,7 +35,7 @@ class RandomFeedback(AbstractFeedback):
     matrix: Float[Array, "outputs neurons"]
 
     def matrix_for(self, readout: Float[Array, "outputs neurons"]) -> Float[Array, "outputs neurons"]:
-        return self.matrix
+        return _fitting(self.matrix, readout)
 
     def gradient(self, readout_gradient: Float[Array, "outputs neurons"]) -> "RandomFeedback":
         return RandomFeedback(jnp.zeros_like(self.matrix))
@@ -47,7 +47,16 @@ class AdaptiveFeedback(AbstractFeedback):
     matrix: Float[Array, "outputs neurons"]
 
     def matrix_for(self, readout: Float[Array, "outputs neurons"]) -> Float[Array, "outputs neurons"]:
-        return self.matrix
+        return _fitting(self.matrix, readout)
 
     def gradient(self, readout_gradient: Float[Array, "outputs neurons"]) -> "AdaptiveFeedback":
         return AdaptiveFeedback(readout_gradient)
+
+
+def _fitting(matrix: Array, readout: Array) -> Array:
+    if matrix.shape != readout.shape:
+        raise ValueError(
+            f"`matrix` of the feedback must have the shape (outputs, neurons) of the readout, {readout.shape}; got "
+            f"{matrix.shape}."
+        )
+    return matrix

@@ -5,9 +5,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._apply import apply_stateless
+from .._cell import AbstractCell
 from .._chunks import AbstractMembraneCell
 from ._neuron import AbstractNeuron, check_input, zeros
 
@@ -37,10 +39,20 @@ class Recurrent(AbstractMembraneCell[RecurrentState]):
     feedback is not detached.
 
     A cell that puts out the spikes of its old membrane (spyx) feeds those back, in the step that puts them out.
+
+    **Raises:** `ValueError` if the weight has a state of its own; when called, if what it feeds back has not the shape
+    of the input.
     """
 
     cell: AbstractNeuron
     weight: Callable[[Array], Array]
+
+    def __check_init__(self):
+        if isinstance(self.weight, AbstractCell):
+            raise ValueError(
+                f"`weight` of Recurrent must be a stateless layer; got the cell {type(self.weight).__name__}. Write a "
+                "cell that holds both, or a `GraphCell` (eqx_dynamics.interop) whose edges close the loop."
+            )
 
     @property
     def keeps_membranes(self) -> bool:
@@ -61,6 +73,11 @@ class Recurrent(AbstractMembraneCell[RecurrentState]):
     ) -> tuple[Float[Array, "..."], RecurrentState]:
         """One step: input `(*batch, *size)` to spikes of the same shape."""
         check_input("Recurrent", x, self.cell.size, state.spikes)
-        feedback = apply_stateless(self.weight, self.fed_back(state).astype(x.dtype), None)
+        draw = None if key is None else jr.fold_in(key, 1)  # For a weight that drops out; the cell has the key.
+        feedback = apply_stateless(self.weight, self.fed_back(state).astype(x.dtype), draw)
+        if feedback.shape != x.shape:
+            raise ValueError(
+                f"`weight` of Recurrent must keep the shape {x.shape} of its spikes; got {feedback.shape}."
+            )
         out, cell_state = self.cell(x + feedback, state.cell, key=key)
         return out, RecurrentState(cell_state, out.astype(state.spikes.dtype))

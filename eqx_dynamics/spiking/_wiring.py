@@ -57,7 +57,13 @@ class Residual(AbstractMembraneCell[Any], AbstractScannable[Any]):
 
 
 def add(outputs: Sequence[Array]) -> Array:
-    """The sum of the outputs of branches."""
+    """The sum of the outputs of branches.
+
+    **Raises:** `ValueError` if their shapes differ.
+    """
+    shapes = [y.shape for y in outputs]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError(f"`branches` of Parallel must put out one shape to be added up; got {shapes}. Give a `merge`.")
     return ft.reduce(jnp.add, outputs)
 
 
