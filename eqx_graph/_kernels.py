@@ -1,5 +1,6 @@
 """What the primitives compute: compressed products and loops over blocks of edges, plain functions of arrays."""
 
+import functools as ft
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -58,6 +59,15 @@ def alone(function: Callable[..., Any], *args: Any) -> Any:
     always = jax.lax.rng_uniform(jnp.float32(0), jnp.float32(1), shape=()) < 2
     shapes = jax.eval_shape(function, *args)
     return jax.lax.cond(always, function, lambda *_: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), *args)
+
+
+def once(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, one array for all who read it; to be called where derivatives have rules of their own.
+
+    On a CPU XLA makes a cheap array anew in every shape in which it is read (rows, rows of heads), each as large as the
+    nodes' features and kept for the backward pass.
+    """
+    return jax.lax.platform_dependent(*args, cpu=ft.partial(alone, function), default=function)
 
 
 def zeros_after(x: Any, shape: Sequence[int], dtype: Any) -> Any:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._kernels import accumulator_dtype
+from .._kernels import accumulator_dtype, once
+from .._linear_call import linear_call
 from ..data._edges import AbstractEdges, check_one_set, check_rows
 from ._matmul import product
 from ._segment import expand
@@ -113,6 +114,10 @@ def edge_softmax(
     return _normalised(edges, *_unnormalised(edges, logits, self_logits))
 
 
+def _divide(divisor: Array, values: Array) -> Array:
+    return values / divisor[..., None]
+
+
 @overload
 def attention(
     edges: AbstractEdges,
@@ -174,5 +179,5 @@ def attention(
     out = product(edges, weights, wide)
     if own is not None:
         out = out + own[..., None].astype(wide.dtype) * wide
-    out = (out / divisor[..., None].astype(wide.dtype)).astype(values.dtype)
+    out = linear_call(_divide, ft.partial(once, _divide), divisor.astype(wide.dtype), out).astype(values.dtype)
     return (out, _normalised(edges, weights, own, divisor)) if return_weights else out

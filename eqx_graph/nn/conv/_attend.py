@@ -3,14 +3,16 @@
 from typing import Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..._kernels import once
 from ...data import AbstractEdges, EdgeList
 from ...ops import attention, edge_softmax, matmul
 from .._dropout import drop, is_active
-from .._linear import project
+from .._linear import add_bias, check_features
 from .._message_passing import MessagePassing
 from ..aggr import AbstractAggregation, Sum
 from ..aggr._multi import as_aggregation
@@ -162,9 +164,26 @@ def loop_features(
     return as_aggregation(fill_value)(edges.arrange(edge_attr), ids, size)[:num_loops]
 
 
+@jax.custom_jvp
+def _add_once(x: Array, bias: Array) -> Array:
+    return once(add_bias, x, bias)
+
+
+@_add_once.defjvp
+def _add_once_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return _add_once(*primals), add_bias(*tangents)
+
+
+def project_once(linear: eqx.nn.Linear, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
+    """`project`, where products of heads and sums over them read the result: with its bias it is kept once."""
+    check_features(x, int(linear.in_features))
+    out = x @ linear.weight.T
+    return out if linear.bias is None else _add_once(out, linear.bias)
+
+
 def project_heads(linear: eqx.nn.Linear, x: Float[Array, "rows in"], heads: int) -> Float[Array, "rows heads channels"]:
     """A linear map into `heads` heads."""
-    return split_heads(project(linear, x), heads)
+    return split_heads(project_once(linear, x), heads)
 
 
 def head_dots(

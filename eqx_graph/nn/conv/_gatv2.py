@@ -23,6 +23,7 @@ from ._attend import (
     loop_features,
     loops_of,
     merge_heads,
+    project_once,
     split_heads,
 )
 from ._neighbors import Nodes, edge_features, endpoints, inputs_of
@@ -143,8 +144,8 @@ class GATv2Conv(eqx.Module):
         if x_dst is None:
             raise ValueError("`x` must hold features of receivers too; got (x_src, None). GATConv works without them.")
         lin_r = self.lin_l if self.lin_r is None else self.lin_r
-        senders = project(self.lin_l, x_src)
-        receivers = senders if lin_r is self.lin_l and x_dst is x_src else project(lin_r, x_dst)
+        senders = project_once(self.lin_l, x_src)
+        receivers = senders if lin_r is self.lin_l and x_dst is x_src else project_once(lin_r, x_dst)
         loops = loop_logits = None
         if edge_attr is not None:
             edge_attr = edge_features(edges, edge_attr, inputs_of(self.lin_edge))

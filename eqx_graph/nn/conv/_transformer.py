@@ -147,8 +147,8 @@ class TransformerConv(eqx.Module):
             raise ValueError("`edge_attr` must be given: the layer was built with `edge_dim`; got None.")
         if x_dst is None:
             raise ValueError("`x` must hold features of receivers too, which ask the queries; got (x_src, None).")
-        query = project_heads(self.lin_query, x_dst, self.heads)
-        query = query / math.sqrt(query.shape[-1])
+        scale = math.sqrt(self.lin_query.weight.shape[0] // self.heads)
+        query = project_heads(jax.tree.map(lambda a: a / scale, self.lin_query), x_dst, self.heads)
         values = project_heads(self.lin_value, x_src, self.heads)
         check_features(x_src, int(self.lin_key.in_features))
         # Without the bias of the keys: it adds the same to all logits of a receiver, which their softmax does not see.
