@@ -16,7 +16,6 @@ os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={4 if MODE ==
 
 import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import jax.random as jr  # noqa: E402
 import jax.tree_util as jtu  # noqa: E402
 import numpy as np  # noqa: E402
@@ -24,7 +23,7 @@ import optax  # noqa: E402
 
 from eqx_dynamics.parallel import data_mesh, join_processes, stacked  # noqa: E402
 from eqx_dynamics.training import Checkpoint, WeightAverage, fit, make_step  # noqa: E402
-from training_support import batches, data, make_model, with_metrics  # noqa: E402
+from training_support import Normed, batches, data, make_model, normed_loss, with_metrics  # noqa: E402
 
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -40,21 +39,6 @@ def gap(one, other):
 def noisy(model, batch, key):
     x, y = batch
     return with_metrics(model, (x + 0.1 * jr.normal(key, x.shape), y), key)
-
-
-class Normed(eqx.Module):
-    norm: eqx.nn.BatchNorm
-    linear: eqx.nn.Linear
-
-    def __call__(self, x, state):
-        x, state = self.norm(x, state)
-        return self.linear(x), state
-
-
-def normed_loss(model, batch, key, statistics):
-    x, y = batch
-    out, statistics = jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, statistics)
-    return jnp.mean((out - y) ** 2), {}, statistics
 
 
 def sub_batches():
@@ -87,8 +71,7 @@ def on_devices():
         report[name] = max(gap(state, other), *(np.abs(history[k] - other_history[k]).max() for k in history))
     ends = []
     for where in (None, mesh):
-        make = lambda key: Normed(eqx.nn.BatchNorm(3, "batch", mode="batch"), eqx.nn.Linear(3, 1, key=key))  # noqa: E731
-        model, statistics = eqx.nn.make_with_state(make)(jr.key(0))
+        model, statistics = eqx.nn.make_with_state(Normed)(jr.key(0))
         step = make_step(normed_loss, optax.sgd(0.1), mesh=where)
         ends.append(fit(step.init(model, key=jr.key(0), statistics=statistics), step, data(), epochs=2)[0])
     report["batch_norm"] = gap(*ends)

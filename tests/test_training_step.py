@@ -28,7 +28,7 @@ from eqx_dynamics.training import (
     optimizer_groups,
 )
 from eqx_dynamics.transform import Not
-from training_support import batches, close, make_model, squared_error, with_metrics
+from training_support import Normed, batches, close, make_model, normed_loss, squared_error, with_metrics
 
 
 def run(step, model, batch_list, **init):
@@ -319,25 +319,9 @@ def test_without_a_nan_policy_nothing_is_looked_at():
     step.check(state)
 
 
-class Normed(eqx.Module):
-    norm: eqx.nn.BatchNorm
-    linear: eqx.nn.Linear
-
-    def __call__(self, x, state):
-        x, state = self.norm(x, state)
-        return self.linear(x), state
-
-
-def normed_loss(model, batch, key, statistics):
-    x, y = batch
-    out, statistics = jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, statistics)
-    return jnp.mean((out - y) ** 2), {}, statistics
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_batch_norm_statistics_are_carried(accumulate):
-    make = lambda key: Normed(eqx.nn.BatchNorm(3, "batch", mode="batch"), eqx.nn.Linear(3, 1, key=key))  # noqa: E731
-    model, statistics = eqx.nn.make_with_state(make)(jr.key(0))
+    model, statistics = eqx.nn.make_with_state(Normed)(jr.key(0))
     step = make_step(normed_loss, optax.sgd(0.1), accumulate=accumulate)
     state, metrics = run(step, model, batches() * 4, statistics=statistics)
     _, again_metrics = run(step, model, batches() * 4, statistics=statistics)  # the first state is still usable

@@ -28,6 +28,27 @@ def with_metrics(model, batch, key):
     return loss, {"rmse": jnp.sqrt(loss)}
 
 
+class Normed(eqx.Module):
+    """A batch norm before a linear map: a model with statistics."""
+
+    norm: eqx.nn.BatchNorm
+    linear: eqx.nn.Linear
+
+    def __init__(self, key):
+        self.norm = eqx.nn.BatchNorm(3, "batch", mode="batch")
+        self.linear = eqx.nn.Linear(3, 1, key=key)
+
+    def __call__(self, x, state):
+        x, state = self.norm(x, state)
+        return self.linear(x), state
+
+
+def normed_loss(model, batch, key, statistics):
+    x, y = batch
+    out, statistics = jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, statistics)
+    return jnp.mean((out - y) ** 2), {}, statistics
+
+
 def data(batch_size: int = 16, num_examples: int = 96, **options) -> ArrayData:
     return ArrayData(regression(num_examples), batch_size, **options)
 
