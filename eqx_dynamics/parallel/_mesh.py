@@ -16,6 +16,8 @@ def data_mesh(devices: Sequence[Any] | None = None, *, axis: str = "batch") -> M
     """A one-dimensional mesh of all devices of all processes (or of `devices`), whose `axis` splits batches.
 
     XLA places the communication (`AxisType.Auto`): explicit sharding does not cover segment sums.
+
+    **Arguments:** `devices`: which, default `jax.devices()`; `axis`: its name.
     """
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)

@@ -84,7 +84,10 @@ def load_model(path: str | os.PathLike, like: PyTree | Callable[[Any], PyTree]) 
 def save_safetensors(path: str | os.PathLike, model: PyTree, metadata: dict[str, str] | None = None) -> None:
     """Write the arrays of `model` by path (`layers.0.weight`) in the safetensors format; typed keys as their data.
 
-    **Raises:** `ImportError` naming the extra `train`.
+    **Arguments:** `path` of the file, which appears whole or not at all; `model`: any pytree; `metadata`: strings to
+    store beside it.
+
+    **Raises:** `ImportError` naming the extra `train`; `ValueError` if two leaves have one name.
     """
     numpy_format = need("safetensors.numpy", extra="train", user="save_safetensors")
     arrays = {name: np.asarray(array, order="C") for name, array in to_named(model).items()}
@@ -93,6 +96,8 @@ def save_safetensors(path: str | os.PathLike, model: PyTree, metadata: dict[str,
 
 def load_safetensors(path: str | os.PathLike, like: PyTree) -> Any:
     """`like` with the arrays of a safetensors file, matched by path.
+
+    **Arguments:** `path` of the file; `like`: a model of its structure, whose arrays may be `jax.ShapeDtypeStruct`s.
 
     **Raises:** `CheckpointError` naming the leaf that does not fit; `ImportError` naming the extra `train`.
     """

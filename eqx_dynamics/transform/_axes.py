@@ -91,6 +91,10 @@ def init_states(cell: AbstractCell, keys: Array) -> PyTree:
     """A batch of initial states of one cell, one per key, stacked along a new leading axis.
 
     For identical members `cell.init_state((num_members,))` is the same without keys.
+
+    **Arguments:** `cell`; `keys`, typed, of shape `(num_members,)`.
+
+    **Returns:** the states. **Raises:** `ValueError` as `ensemble`.
     """
     return ensemble(lambda key: cell.init_state(key=key), keys)
 

@@ -112,6 +112,9 @@ def pad(graph: Graph, budget: AbstractBudget, *, compressed: bool = False) -> Gr
     New nodes belong to the last graph, new edges connect the last node to itself, new entries are zero, and the three
     masks say what is real. Real outputs of convolutions and pools, and their gradients, do not change.
 
+    **Arguments:** `graph`, with concrete arrays; `budget`: the shape, or shapes, to fill; `compressed`: make an
+    `EdgeIndex`.
+
     **Raises:** `ValueError` if `graph` is padded already or larger than the budget.
     """
     return batch([graph], budget, compressed=compressed)
