@@ -13,6 +13,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Key, PyTree
 
 from ._cell import AbstractCell, Cell, State
+from ._derivative import with_tangent
 
 
 MEMBRANE = "eqx_dynamics.membrane"
@@ -131,28 +132,7 @@ def step_by_step(
 
 
 def _tangent_input(x: Array) -> Array:
-    return _tangent_of(x) if eqx.is_inexact_array(x) else jnp.zeros((x.shape[0], 0))
-
-
-@jax.custom_jvp
-def _tangent_of(x: Any) -> Any:
-    return jnp.zeros_like(x)
-
-
-@_tangent_of.defjvp
-def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
-    return _tangent_of(primals[0]), tangents[0]
-
-
-@jax.custom_jvp
-def with_tangent(x: Any, tangent: Any) -> Any:
-    """`x`, with the derivatives of `tangent`."""
-    return x
-
-
-@with_tangent.defjvp
-def _(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
-    return primals[0], tangents[1]
+    return with_tangent(jnp.zeros_like(x), x) if eqx.is_inexact_array(x) else jnp.zeros((x.shape[0], 0))
 
 
 def _take(start: Array, size: int, whole: Array, tangent: Array) -> Array:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PRNGKeyArray
 
 from ._apply import apply_stateless
-from ._chunks import AbstractMembraneCell, in_chunks, near_divisor, with_tangent
+from ._chunks import AbstractMembraneCell, in_chunks, near_divisor
+from ._derivative import with_tangent
 from ._layers import Layer, check_states, init_layers, keep_membranes, scan_layer, split_keys, step_keys, step_layer
 from ._scan import AbstractScannable
 

@@ -127,6 +127,40 @@ def test_chunks_checkpoints_and_sums_are_the_step_loop(monkeypatch: pytest.Monke
         assert not _mismatches(got, want)
 
 
+def test_two_loops_have_the_derivatives_of_the_step_loop() -> None:
+    """Of neurons whose resets are detached: first and second, by every constant, the inputs and the initial state."""
+    learned: dict[str, Any] = {"threshold": jnp.array([0.9, 1.0, 1.1]), "rest": jnp.array(0.1)}
+    tau, synapse = jnp.array([5.0, 10.0, 20.0]), sp.SynapticCurrent(jnp.array(3.0), delayed=True)
+    resets = sp.SubtractReset(jnp.array(0.2)), sp.ValueReset(jnp.array(-0.1), keep_gradient=True), sp.ValueReset(0.0)
+    cells = [
+        sp.LIFCell(3, tau, reset=reset, synapse=current, surrogate=sp.FastSigmoid(2.0), **learned)
+        for reset, current in zip(resets, (synapse, None, None), strict=True)
+    ]
+    xs = jr.normal(KEYS[0], (9, BATCH, 3)) * 6
+
+    def outcome(run: Any) -> Any:
+        def loss(everything: Any) -> jax.Array:
+            total = jnp.zeros(())
+            for index, (cell, state) in enumerate(everything[0]):
+                ys, last = run(cell, everything[1], state, reverse=index == 1, chunk=4 if index == 2 else None)
+                total += jnp.sum(jnp.cos(ys + jnp.arange(ys.size, dtype=ys.dtype).reshape(ys.shape))) + jnp.sum(
+                    last.membrane**2
+                )
+            return total
+
+        start = [(cell, jax.tree.map(lambda a: a + 0.3, cell.init_state((BATCH,)))) for cell in cells]
+        arrays, static = eqx.partition((start, xs), eqx.is_inexact_array)
+        gradient = jax.grad(lambda arrays: loss(eqx.combine(arrays, static)))
+        return jax.jvp(gradient, (arrays,), (jax.tree.map(jnp.cos, arrays),))
+
+    def looped(cell: Any, xs: jax.Array, state: Any, *, reverse: bool, chunk: int | None) -> Any:
+        return scan(lambda x, state, *, key=None: cell(x, state), xs, state, reverse=reverse)
+
+    got, want = jax.jit(lambda: (outcome(scan), outcome(looped)))()
+    assert len(jax.tree.leaves(got)) == 34
+    assert not _mismatches(got, want)
+
+
 @pytest.mark.parametrize("reverse, channels", [(False, 6), (True, 12)])
 def test_cache_sized_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, reverse: bool, channels: int) -> None:
     """The CPU's way, chunks that long sequences run in by themselves (here 8 steps of 17), and the accelerators'.

@@ -70,6 +70,28 @@ def test_forward_is_a_step_and_every_mode_gives_the_curve(surrogate: sp.Abstract
     assert np.isfinite(np.concatenate([curve, slope_of_curve, third])).all()
 
 
+def test_second_derivatives_inside_loops() -> None:
+    """Of loops and checkpoints every order of modes keeps the rule: jax drops that of a `custom_jvp` in a `scan`."""
+    x, ones = jnp.array([0.3, -0.4, 0.1]), jnp.ones(3)
+    fire = lambda x: sp.spike(sp.FastSigmoid(2.0), x)  # noqa: E731
+    ways = [
+        lambda x: fire(x),
+        lambda x: jax.lax.scan(lambda carry, x: (carry, fire(x)), 0.0, x)[1],
+        lambda x: jax.checkpoint(fire)(x),
+    ]
+
+    def seconds(way) -> list[jax.Array]:
+        f = lambda x: jnp.sum(jnp.cos(way(x) + 1))  # noqa: E731
+        forward, backward = lambda x: jax.jvp(f, (x,), (ones,))[1], lambda x: jnp.vdot(jax.grad(f)(x), ones)
+        return [jax.grad(forward)(x), jax.grad(backward)(x), jax.jvp(jax.grad(f), (x,), (ones,))[1]]
+
+    curve = lambda x: 1 / (1 + 2 * jnp.abs(x)) ** 2  # noqa: E731
+    output = jnp.where(x >= 0, 2.0, 1.0)
+    want = -jnp.cos(output) * curve(x) ** 2 - jnp.sin(output) * jax.vmap(jax.grad(curve))(x)
+    for got in jax.jit(lambda: [second for way in ways for second in seconds(way)])():
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 def test_ties_follow_the_option() -> None:
     zero = jnp.zeros(1)
     assert sp.spike(sp.ATan(), zero) == 1

@@ -46,13 +46,21 @@ class Leaky(Protocol):
 
 def leak(cell: Leaky, drive: Array, membrane: Array) -> Array:
     r"""$v_{rest} + \beta (v - v_{rest}) + g I$."""
-    tau = resolve(cell.tau_mem, membrane)
-    beta = _as(cell.decay.factor(cell.dt, tau), membrane)
-    gain = _as(cell.input_gain.factor(cell.dt, tau, beta, membrane), membrane)
-    resting = resolve(cell.rest, membrane)
+    return decayed(cell, membrane) + driven(cell, drive, membrane)
+
+
+def decayed(cell: Leaky, membrane: Array) -> Array:
+    r"""What is left of a membrane after a step: $v_{rest} + \beta (v - v_{rest})$."""
+    beta, resting = _beta(cell, membrane), resolve(cell.rest, membrane)
     if isinstance(resting, float) and resting == 0:
-        return beta * membrane + gain * drive
-    return resting + beta * (membrane - resting) + gain * drive
+        return beta * membrane
+    return resting + beta * (membrane - resting)
+
+
+def driven(cell: Leaky, drive: Array, membrane: Array) -> Array:
+    """What a current adds to a membrane (which only tells the shape) in a step: $g I$."""
+    tau = resolve(cell.tau_mem, membrane)
+    return _as(cell.input_gain.factor(cell.dt, tau, _beta(cell, membrane), membrane), membrane) * drive
 
 
 def through_synapse(
@@ -78,6 +86,10 @@ def check_leak(cell: Leaky) -> None:
         cell.decay.check(cell.dt, tau, name)
     require(cell.rest, "rest", unit="mV")
     require_fits(cell.rest, "rest", cell.size)
+
+
+def _beta(cell: Leaky, membrane: Array) -> Array | float:
+    return _as(cell.decay.factor(cell.dt, resolve(cell.tau_mem, membrane)), membrane)
 
 
 def _as(factor: Array | float, like: Array) -> Array | float:

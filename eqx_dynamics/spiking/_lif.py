@@ -1,7 +1,6 @@
 """One leaky integrate-and-fire neuron for six libraries' dialects."""
 
 import math
-from typing import Literal
 
 import equinox as eqx
 import jax
@@ -9,17 +8,19 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from .._chunks import step_by_step
 from .._scan import AbstractScannable
+from . import _lif_dialects
 from ._adaptation import AbstractAdaptation
-from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, EulerDecay, ExactDecay, LeakGain
+from ._decay import AbstractDecay, AbstractInputGain, ConstantGain, ExactDecay, LeakGain
 from ._leak import SynapticCurrent, check_leak, leak, through_synapse
+from ._membranes import excess_over
 from ._neuron import AbstractNeuron, Input, as_size, check_input, check_neuron, out_dtype, zeros
 from ._parallel import in_parallel, leaky_membranes
-from ._parameter import ParameterLike, require_fits, resolve, tau_from_beta
+from ._parameter import ParameterLike, require_fits, resolve
 from ._refractory import Refractory, freeze, hold
-from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
-from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, Stretched, check_deterministic, spike, with_tie
-from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
-from ._units import Constant, Step, in_ms, number, plain
+from ._reset import AbstractReset, NoReset, SubtractReset, check_threshold
+from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, check_deterministic, spike
+from ._surrogate_curves import FastSigmoid
+from ._units import Constant, Step, in_ms, plain
 
 
 class LIFState(eqx.Module):
@@ -190,249 +191,25 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         linear = isinstance(self.reset, NoReset)
         detached = self.reset.timing == "after_spike" and (self.reset.detach or linear)
         drawn = isinstance(self.surrogate, AbstractStochasticSurrogate)
-        if not detached or drawn or self.adaptation is not None or self.refractory is not None:
+        if not detached or drawn or self.adaptation is not None or self.refractory is not None or not xs.shape[0]:
             return step_by_step(self, xs, state, key=key, unroll=unroll, reverse=reverse)
+        check_input("LIFCell", xs[0], self.size, state.membrane)
+        inputs = xs.astype(state.membrane.dtype)
         if linear and in_parallel():
-            check_input("LIFCell", xs[0], self.size, state.membrane)
-            membranes, current = leaky_membranes(
-                self, xs.astype(state.membrane.dtype), state.membrane, state.current, reverse=reverse
-            )
-            state = LIFState(membranes[0 if reverse else -1], current)
-        else:
-            step = lambda state, x: self._reset_silently(state, x)  # noqa: E731
-            state, membranes = jax.lax.scan(step, state, xs, reverse=reverse, unroll=unroll)
-        return out_dtype(xs, self.fire(LIFState(membranes))), state
-
-    @jax.named_scope("eqx_dynamics.LIFCell")
-    def _reset_silently(self, state: LIFState, x: Array) -> tuple[LIFState, Array]:
-        """A step that puts out the membrane before its reset; the spikes that reset it are not differentiated."""
-        new = self.integrate(check_input("LIFCell", x, self.size, state.membrane), state)
-        threshold = self.threshold_of(new)
-        spikes = spike(self.surrogate, jax.lax.stop_gradient(new.membrane - threshold))
-        return self.on_spike(new, spikes, threshold), new.membrane
-
-    @classmethod
-    def like_snntorch(
-        cls,
-        size: int | tuple[int, ...],
-        beta: ParameterLike = 0.9,
-        *,
-        alpha: ParameterLike | None = None,
-        threshold: Constant = 1.0,
-        reset_mechanism: Literal["subtract", "zero", "none"] = "subtract",
-        reset_delay: bool = True,
-        zero_after_input: bool = False,
-        surrogate: AbstractSurrogate = ATan(2.0),
-        dt: Step = 1.0,
-    ) -> "LIFCell":
-        r"""snnTorch's `Leaky`, and with `alpha` its `Synaptic`.
-
-        $v \leftarrow \beta v + I - r \theta$ with $r$ the spikes of the step before, detached; ties do not fire.
-
-        **Arguments:**
-
-        - `beta`, `alpha`: decay factors per step of membrane and synapse, in (0, 1]; stored as time constants.
-        - `reset_mechanism`, `reset_delay`, `threshold`: snnTorch's.
-        - `zero_after_input`: a reset to zero also removes the input of its step, as in snnTorch's `RLeaky`, `Lapicque`
-          and `Synaptic`; without it the membrane is zeroed first, as in `Leaky`.
-        - `surrogate`: its rule for ties is set to snnTorch's.
-        """
-        timing = "after_decay" if zero_after_input else "before_decay"
-        delayed: dict[str, AbstractReset] = {
-            "subtract": SubtractReset(timing="after_decay"),
-            "zero": ValueReset(timing=timing),
-            "none": NoReset(),
-        }
-        at_once: dict[str, AbstractReset] = {
-            "subtract": SubtractReset(timing="discounted", detach=False),
-            "zero": ValueReset(timing="discounted", detach=False),
-            "none": NoReset(),
-        }
-        return cls(
-            size,
-            tau_from_beta(beta, in_ms(dt)),
-            threshold=threshold,
-            reset=(delayed if reset_delay else at_once)[reset_mechanism],
-            surrogate=with_tie(surrogate, ">"),
-            input_gain=ConstantGain(),
-            synapse=None if alpha is None else SynapticCurrent(tau_from_beta(alpha, in_ms(dt))),
-            dt=dt,
+            membranes, current = leaky_membranes(self, inputs, state.membrane, state.current, reverse=reverse)
+            spikes = self.fire(LIFState(membranes))
+            return out_dtype(xs, spikes), LIFState(membranes[0 if reverse else -1], current)
+        excess, membrane, current = excess_over(
+            self, inputs, state.membrane, state.current, unroll=unroll, reverse=reverse
         )
+        return out_dtype(xs, spike(self.surrogate, excess)), LIFState(membrane, current)
 
-    @classmethod
-    def like_norse(
-        cls,
-        size: int | tuple[int, ...],
-        tau_mem: Constant = 10.0,
-        tau_syn: Constant | None = 5.0,
-        *,
-        threshold: Constant = 1.0,
-        v_reset: Constant = 0.0,
-        v_leak: Constant = 0.0,
-        reset_method: Literal["value", "subtract"] = "value",
-        detach: bool = False,
-        refractory: Refractory | None = None,
-        adaptation: AbstractAdaptation | None = None,
-        surrogate: AbstractSurrogate = FastSigmoid(1.0),
-        dt: Step = 1.0,
-    ) -> "LIFCell":
-        r"""Norse's `LIF` (current based, forward Euler, reset in the same step), and with `tau_syn=None` its `LIFBox`.
-
-        $v \leftarrow v + \frac{\Delta t}{\tau_{mem}} (v_{leak} - v + i)$; ties do not fire.
-
-        **Arguments:**
-
-        - `tau_mem`, `tau_syn`, `dt`: ms; Norse's inverse time constants of 100 and 200 Hz and its dt of 1 ms.
-        - `detach`: Norse detaches the reset in its recurrent `lif_step` and `lsnn_step`, not in the feed-forward ones.
-        - `refractory`: `Refractory(steps, differentiable=True)` for Norse's `lif_refrac`.
-        - `surrogate`: Norse 1.1's `super` ignores its slope: it is `FastSigmoid(1.0)`. Ties are set to Norse's.
-        """
-        return cls(
-            size,
-            tau_mem,
-            threshold=threshold,
-            rest=v_leak,
-            reset=ValueReset(v_reset, detach=detach) if reset_method == "value" else SubtractReset(detach=detach),
-            surrogate=with_tie(surrogate, ">"),
-            decay=EulerDecay(),
-            synapse=None if tau_syn is None else SynapticCurrent(tau_syn, delayed=adaptation is not None),
-            adaptation=adaptation,
-            refractory=refractory,
-            dt=dt,
-        )
-
-    @classmethod
-    def like_spikingjelly(
-        cls,
-        size: int | tuple[int, ...],
-        tau: Constant = 2.0,
-        *,
-        v_threshold: Constant = 1.0,
-        v_reset: Constant | None = 0.0,
-        decay_input: bool = True,
-        detach_reset: bool = False,
-        surrogate: AbstractSurrogate = Sigmoid(4.0),
-    ) -> "LIFCell":
-        """SpikingJelly's `LIFNode`; with `tau=Positive(2.0, lower=1.0)` its `ParametricLIFNode`.
-
-        Charge, fire and reset in one step; ties fire; the recorded membrane is the one after the reset.
-
-        **Arguments:**
-
-        - `tau`: time constant in steps (`dt` is 1).
-        - `v_reset`: reset value, also the resting membrane; None for a soft reset.
-        - `decay_input`, `detach_reset`: SpikingJelly's.
-        """
-        return cls(
-            size,
-            tau,
-            threshold=v_threshold,
-            rest=0.0 if v_reset is None else v_reset,
-            reset=SubtractReset(detach=detach_reset) if v_reset is None else ValueReset(v_reset, detach=detach_reset),
-            surrogate=with_tie(surrogate, ">="),
-            decay=EulerDecay(),
-            input_gain=LeakGain() if decay_input else ConstantGain(),
-        )
-
-    @classmethod
-    def like_spyx(
-        cls,
-        size: int | tuple[int, ...],
-        beta: ParameterLike = 0.9,
-        *,
-        alpha: ParameterLike | None = None,
-        threshold: Constant = 1.0,
-        adaptation: AbstractAdaptation | None = None,
-        surrogate: AbstractSurrogate = FastSigmoid(25.0),
-        dt: Step = 1.0,
-    ) -> "LIFCell":
-        r"""spyx's `LIF`, with `alpha` its `CuBaLIF`, with a `ThresholdAdaptation` its `ALIF`.
-
-        The spikes put out are those of the membrane before the step: the output lags one step. Ties do not fire.
-
-        **Arguments:** `beta`, `alpha`: decay factors per step, in (0, 1]; `threshold`: as spyx's; `adaptation`: for
-        `ALIF`, `ThresholdAdaptation(tau_from_beta(gamma), increment=1 - gamma, in_reset=True)`.
-        """
-        return cls(
-            size,
-            tau_from_beta(beta, in_ms(dt)),
-            threshold=threshold,
-            reset=SubtractReset(timing="after_decay" if alpha is None else "before_decay", detach=False, emit="old"),
-            surrogate=with_tie(surrogate, ">"),
-            input_gain=ConstantGain(),
-            synapse=None if alpha is None else SynapticCurrent(tau_from_beta(alpha, in_ms(dt))),
-            adaptation=adaptation,
-            dt=dt,
-        )
-
-    @classmethod
-    def like_brainstate(
-        cls,
-        size: int | tuple[int, ...],
-        tau: Constant = 5.0,
-        *,
-        v_threshold: Step = 1.0,
-        v_reset: Step = 0.0,
-        v_rest: Constant = 0.0,
-        resistance: Constant = 1.0,
-        tau_ref: Step | None = None,
-        reset: Literal["soft", "hard"] = "soft",
-        synapse: SynapticCurrent | None = None,
-        adaptation: AbstractAdaptation | None = None,
-        surrogate: AbstractSurrogate = Triangle(0.3, 1.0),
-        dt: Step = 0.1,
-    ) -> "LIFCell":
-        r"""BrainState's `LIF` (`brainpy.state.LIF`), with `tau_ref` its `LIFRef`.
-
-        The reset acts at the start of the next step, so that it decays with the membrane; its gradient is kept (soft)
-        or passed on past the reset (hard). The surrogate sees $(v - \theta) / (\theta - v_{reset})$; ties fire.
-
-        **Arguments:** `tau`, `tau_ref`, `dt`: ms; `v_threshold`, `v_reset`, `v_rest`: mV; `resistance`: Ohm, for a
-        current in mA.
-        """
-        steps = 0 if tau_ref is None else math.ceil(round(in_ms(tau_ref) / in_ms(dt), 6)) - 1
-        threshold, base = number(v_threshold, "mV"), number(v_reset, "mV")
-        return cls(
-            size,
-            tau,
-            threshold=threshold,
-            rest=v_rest,
-            reset=SubtractReset(base, timing="before_decay", detach=False)
-            if reset == "soft"
-            else ValueReset(base, timing="before_decay", detach=False, keep_gradient=True),
-            surrogate=Stretched(with_tie(surrogate, ">="), threshold - base),
-            input_gain=LeakGain(resistance),
-            synapse=synapse,
-            adaptation=adaptation,
-            refractory=Refractory(steps, silent=False) if steps > 0 else None,
-            dt=dt,
-        )
-
-    @classmethod
-    def like_jaxpike(
-        cls,
-        size: int | tuple[int, ...],
-        tau: Constant = 20.0,
-        *,
-        threshold: Constant = 1.0,
-        reset: Literal["subtract", "zero"] = "subtract",
-        adaptation: AbstractAdaptation | None = None,
-        surrogate: AbstractSurrogate = FastSigmoid(25.0),
-        dt: Step = 1.0,
-    ) -> "LIFCell":
-        """jaxpike's `LIF`: exact decay, input times one minus the decay, reset in the same step with its gradient.
-
-        **Arguments:** `tau`, `dt`: ms (`Positive(20.0)` is learned as there); the rest as jaxpike's. Ties do not fire.
-        """
-        return cls(
-            size,
-            tau,
-            threshold=threshold,
-            reset=SubtractReset(detach=False) if reset == "subtract" else ValueReset(detach=False),
-            surrogate=with_tie(surrogate, ">"),
-            adaptation=adaptation,
-            dt=dt,
-        )
+    like_snntorch = classmethod(_lif_dialects.like_snntorch)
+    like_norse = classmethod(_lif_dialects.like_norse)
+    like_spikingjelly = classmethod(_lif_dialects.like_spikingjelly)
+    like_spyx = classmethod(_lif_dialects.like_spyx)
+    like_brainstate = classmethod(_lif_dialects.like_brainstate)
+    like_jaxpike = classmethod(_lif_dialects.like_jaxpike)
 
 
 def integrate_and_fire(

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._derivative import with_tangent
 from ._parameter import require
 
 
@@ -46,15 +47,10 @@ class AbstractSurrogate(eqx.Module):
         """The curve $g'(x)$ used in place of the derivative of the step; elementwise."""
 
 
-@jax.custom_jvp
-def _step(surrogate: AbstractSurrogate, x: Any) -> Array:
-    return (x >= 0 if surrogate.tie == ">=" else x > 0).astype(x.dtype)
-
-
-@_step.defjvp
-def _(primals: tuple[AbstractSurrogate, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
-    surrogate, x = primals
-    return _step(surrogate, x), surrogate.derivative(x).astype(x.dtype) * tangents[1]
+def _step(surrogate: AbstractSurrogate, x: Array, noise: Array | None = None) -> Array:
+    drawn = x if noise is None else x + noise
+    fired = (drawn >= 0 if surrogate.tie == ">=" else drawn > 0).astype(x.dtype)
+    return with_tangent(fired, x, jnp.broadcast_to(surrogate.derivative(x).astype(x.dtype), x.shape))
 
 
 def spike(
@@ -63,7 +59,7 @@ def spike(
     r"""Ones where the neuron fires and zeros elsewhere, differentiated by the surrogate.
 
     $s = H(x)$ forward and $\partial s / \partial x := g'(x)$ in every derivative. Forward and reverse mode nest in any
-    order, because the rule is a `custom_jvp` whose own derivative is that of the curve.
+    order, inside and outside of loops: the derivative of the rule is that of the curve.
 
     **Arguments:**
 
@@ -80,7 +76,7 @@ def spike(
             raise ValueError(f"`key` is missing: {type(surrogate).__name__} draws its spikes; pass `key=` to the cell.")
         noise = jax.lax.stop_gradient(surrogate.noise(key, x))
         # The noise moves the step, not the curve: the gradient is that of the firing probability.
-        return _noisy_step(surrogate, x, noise)
+        return _step(surrogate, x, noise)
     return _step(surrogate, x)
 
 
@@ -90,17 +86,6 @@ class AbstractStochasticSurrogate(AbstractSurrogate):
     @abc.abstractmethod
     def noise(self, key: PRNGKeyArray, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """A sample added to `x` before the step."""
-
-
-@jax.custom_jvp
-def _noisy_step(surrogate: AbstractStochasticSurrogate, x: Any, noise: Any) -> Array:
-    return (x + noise >= 0 if surrogate.tie == ">=" else x + noise > 0).astype(x.dtype)
-
-
-@_noisy_step.defjvp
-def _(primals: tuple[AbstractStochasticSurrogate, Any, Any], tangents: tuple[Any, Any, Any]) -> tuple[Array, Array]:
-    surrogate, x, noise = primals
-    return _noisy_step(surrogate, x, noise), surrogate.derivative(x).astype(x.dtype) * tangents[1]
 
 
 def check_deterministic(surrogate: AbstractSurrogate, name: str) -> None:
