@@ -128,6 +128,9 @@ def everything_kept(problem: Problem) -> Variant:
 def products(problem: Problem, *, copied: bool = False) -> Variant:
     """Only the matrix products that the step cannot avoid: three forward, three for weights, two for hidden spikes.
 
+    Each over all steps and samples at once, operands as they lie in memory, every result written out. Nothing orders
+    them: XLA may run them side by side (one after the other they take a little longer).
+
     `copied`: with the left operand of each product for a weight transposed by a copy first, as our layers do on CPU.
     """
     shape = problem.shape
