@@ -112,6 +112,11 @@ def test_bad_recordings_are_named():
     good[..., 1] = 7
     with pytest.raises(ValueError, match=r"zero variance: \[1\]"):
         Recording.from_trials(good).standardize()
+    # In float32 the deviation of a constant from its rounded mean is not zero; a channel may also miss altogether.
+    tenths, absent = np.full((3, 333, 2), 0.1, np.float32), np.full((3, 333, 2), np.nan, np.float32)
+    for unusable in (tenths, absent):
+        with pytest.raises(ValueError, match=r"zero variance: \[0, 1\]"):
+            Recording.from_trials(unusable).standardize()
     with pytest.raises(ValueError, match="longest trial's 5 time steps; got 6"):
         Recording.from_trials(good).windows(6)
     with pytest.raises(ValueError, match="at least the 5 time steps there are; got 4"):

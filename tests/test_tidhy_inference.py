@@ -10,6 +10,7 @@ import pytest
 import scipy.optimize
 
 from eqx_dynamics import scan, tidhy
+from eqx_dynamics.tidhy.solvers._sgd import soft_threshold
 
 
 pytestmark = pytest.mark.usefixtures("light_compilation")
@@ -353,3 +354,65 @@ def test_a_trace_leaves_out_what_is_missing(model, observations):
     x = observations[:, 0]
     masked = trace(x, mask)
     assert jnp.array_equal(masked, trace(x.at[:, 2].set(jnp.nan), mask)) and not jnp.allclose(masked, trace(x, None))
+
+
+@pytest.mark.slow
+def test_unrolled_gradients_where_nothing_moves_yet():
+    """Offsets that are zero leave the first context latents in place: ties and thresholds of zero have derivatives."""
+    with jax.enable_x64(True):
+        keys = jr.split(jr.key(2), 5)
+        model = tidhy.TiDHy(
+            tidhy.LinearDecoder(2, 4, key=keys[0]),
+            tidhy.Hypernetwork(2, 2, 5, squash=jnp.tanh, final_bias_lift=0.5, key=keys[1]),
+            tidhy.FullRankTransition(2, 2, use_offsets=True, key=keys[2]),
+            prior=tidhy.MeanReverting(0.5, 0.9),
+        )
+        x, inference = jr.normal(keys[3], (2, 2, 4)), tidhy.Inference(tidhy.Unrolled(tidhy.ReducedGaussNewton(), 2))
+
+        @jax.jit
+        def loss(offsets):
+            moved = eqx.tree_at(lambda m: m.transition.offsets, model, offsets)
+            solution, _ = tidhy.infer(moved, x, inference)
+            return jnp.sum(solution.latents**2) + jnp.sum(jnp.sin(solution.context_latents))
+
+        direction, zeros = jr.normal(keys[4], (2, 2)), jnp.zeros((2, 2))
+        numeric = (loss(1e-5 * direction) - loss(-1e-5 * direction)) / 2e-5
+        np.testing.assert_allclose(jnp.sum(jax.grad(loss)(zeros) * direction), numeric, rtol=1e-5)
+    assert jax.grad(lambda x: soft_threshold(x, 0.0).sum())(jnp.zeros(1)) == 1
+
+
+def test_states_of_another_model_or_other_sequences_are_named(model, observations):
+    wrong = [
+        tidhy.start_state(model, jnp.zeros((2, 3))),  # sequences
+        tidhy.start_state(model, jnp.zeros((3, 4))),  # context
+        tidhy.start_state(tidhy.TiDHy.recommended(6, 5, 3, 3, 7, key=jr.key(0)), jnp.zeros((3, 3))),  # latents
+    ]
+    for state in wrong:
+        with pytest.raises(ValueError, match=r"`state` .*must hold latents .* as `model` has them"):
+            tidhy.infer(model, observations, state=state)
+        trace = tidhy.Inference(SOLVERS["proximal"])
+        with pytest.raises(ValueError, match=r"`state` .*must hold latents"):
+            tidhy.inference_trace(model, observations[:, 0], trace, state=state, num_steps=1)
+    with pytest.raises(ValueError, match=r"`initial_context`.* must hold latents"):
+        tidhy.infer(model, observations, initial_context=jnp.zeros((3, 4)))
+    with pytest.raises(ValueError, match="must hold latents"):
+        tidhy.forecast(model, wrong[2], 1)
+    nowhere = tidhy.start_state(model, jnp.zeros((3, 3)))
+    with pytest.raises(ValueError, match="`observations` must be finite"):
+        bad = observations[:, 0].at[0, 0].set(jnp.nan)
+        tidhy.inference_trace(model, bad, tidhy.Inference(SOLVERS["proximal"]), state=nowhere, num_steps=1)
+
+
+@pytest.mark.parametrize("name", ["gauss_newton", *(pytest.param(n, marks=SLOWLY) for n in ("proximal", "implicit"))])
+def test_observations_too_large_to_square_are_a_divergence(name, model, observations):
+    solution, _ = run(model, observations.at[1, 2].set(3e38), SOLVERS[name])
+    np.testing.assert_array_equal(solution.has_diverged, (jnp.arange(7)[None] == 2) & (jnp.arange(3)[:, None] == 1))
+    assert jnp.isfinite(solution.latents).all() and jnp.isfinite(solution.context_latents).all()
+
+
+def test_a_forecast_starts_from_any_axes(model, observations):
+    solution, _ = run(model, observations, SOLVERS["gauss_newton"])
+    every = tidhy.forecast(model, tidhy.state_at(solution, (slice(None), slice(2, 5))), 2)
+    one = tidhy.forecast(model, tidhy.state_at(solution, (1, 3)), 2)
+    assert every.observations.shape == (3, 3, 2, 6)
+    np.testing.assert_allclose(every.observations[1, 1], one.observations, rtol=1e-5, atol=1e-6)

@@ -238,6 +238,10 @@ def test_initialize_names_what_it_cannot_use(getkey):
         tidhy.initialize(model, recording.at[..., 3].set(1.0), key=getkey())
     with pytest.raises(ValueError, match="`segment_length` must be less than the 100 time steps"):
         tidhy.initialize(model, recording, segment_length=100, key=getkey())
+    with pytest.raises(ValueError, match="`observations` must be finite: pass recordings"):
+        tidhy.initialize(model, recording.at[0, 5, 2].set(jnp.nan), key=getkey())
+    with pytest.raises(ValueError, match="the 12 channels of `model`; got 11"):
+        tidhy.initialize(model, recording[..., :11], key=getkey())
     nonlinear = tidhy.TiDHy.original(12, nonlinear_decoder=True, key=getkey())
     with pytest.raises(ValueError, match="`model` must have a LinearDecoder"):
         tidhy.initialize(nonlinear, recording, key=getkey())

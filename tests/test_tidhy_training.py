@@ -295,6 +295,32 @@ def test_bad_settings_are_named():
     _, state = tidhy.infer(model, x)
     with pytest.raises(ValueError, match="`num_steps` must be at least 1; got 0"):
         tidhy.forecast(model, state, 0)
+    for setting in ({"tolerance": -1.0}, {"threshold": -1.0}, {"num_halvings": -1}, {"tolerance": float("nan")}):
+        with pytest.raises(ValueError, match=f"`{next(iter(setting))}` must not be negative"):
+            tidhy.SgdNesterov(**setting)
+    with pytest.raises(ValueError, match="`context_learning_rate` must be positive"):
+        tidhy.SgdNesterov(context_learning_rate=0.0)
+    with pytest.raises(ValueError, match=r"`momentum` must lie in \[0, 1\)"):
+        tidhy.SgdNesterov(momentum=1.0)
+    with pytest.raises(ValueError, match="`damping` must be positive"):
+        tidhy.ReducedGaussNewton(damping=0.0)
+    with pytest.raises(ValueError, match="`rtol` must not be negative"):
+        tidhy.Implicit(-1.0)
+    with pytest.raises(ValueError, match=r"`decay` must lie in \[0, 1\]; got 2"):
+        tidhy.MeanReverting(1.0, 2.0)
+    for n, name in enumerate(("observation_size", "latent_size", "context_size", "num_components", "hidden_size")):
+        with pytest.raises(ValueError, match=f"`{name}` must be at least 1; got 0"):
+            tidhy.TiDHy.recommended(*(0 if k == n else 3 for k in range(5)), key=jr.key(0))
+    with pytest.raises(ValueError, match="`Implicit` differentiates the minimum"):
+        tidhy.Implicit().prepare(make_model(jr.key(0), jax.nn.relu))
+    with pytest.raises(ValueError, match="`Implicit` needs a `prior`"):
+        tidhy.Implicit().prepare(eqx.tree_at(lambda m: m.prior.precision, model, 0.0))
+    solution, _ = tidhy.infer(model, x)
+    for penalty in (tidhy.WeightL1(), tidhy.AdaptiveWeightSparsity()):
+        with pytest.raises(ValueError, match=f"`{type(penalty).__name__}` does nothing to weights that a softmax"):
+            penalty(model, solution)
+    with pytest.raises(ValueError, match="`l1_weights` does nothing to weights"):
+        tidhy.infer(model, x, tidhy.Inference(tidhy.ProximalGradient(), tidhy.Objective(l1_weights=1.0)))
     with pytest.raises(TypeError, match="must be iterative to be traced"):
         tidhy.inference_trace(model, x[:, 0], tidhy.Inference(tidhy.Implicit()), state=state, num_steps=2)
 

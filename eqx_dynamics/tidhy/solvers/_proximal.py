@@ -9,7 +9,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PyTree
 
 from .._model import TiDHy
-from .._problem import StepProblem
+from .._problem import StepProblem, freeze
 from .._types import LatentState, RealScalar, check_numbers
 from ._base import AbstractIterativeSolver, Iterate
 from ._sgd import soft_threshold
@@ -32,7 +32,7 @@ class ProximalGradient(AbstractIterativeSolver):
     the L1 thresholds multiplied by the step. It starts from the prediction, $r = \bar r(h_{t-1})$. The steps $1/L$ of
     the two latents bound the curvature at that start; a step that does not lower the objective is not taken, inertia is
     then dropped, and without inertia the step is halved. The L1 term on mixture weights, which are positive for most
-    activations, is treated as smooth.
+    activations, is treated as smooth. Under `Unrolled` the step sizes count as constants.
 
     **Arguments:**
 
@@ -69,7 +69,7 @@ class ProximalGradient(AbstractIterativeSolver):
         context_bound = 4 * weight * largest_eigenvalue_bound(jacobian.T @ jacobian) + 2 * problem.prior_precision
         steps = LatentState(jnp.full_like(start.latents, 1 / bound), jnp.full_like(context, 1 / (context_bound + 1e-3)))
         one = jnp.ones((), context.dtype)
-        memory = _Memory(start, one, one, steps, problem(start))
+        memory = _Memory(start, one, one, freeze(steps), problem(start))
         return Iterate(start, memory, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
     def step(self, problem: StepProblem, iterate: Iterate) -> Iterate:
@@ -128,8 +128,7 @@ def _gram(problem: StepProblem) -> Any:
 
 def largest_eigenvalue_bound(matrix: Float[Array, "dim dim"]) -> Float[Array, ""]:
     r"""An upper bound of the largest $|\lambda|$ of a symmetric matrix, $\lVert A^4 \rVert_\infty^{1/4}$, near it."""
-    scale = jnp.max(jnp.sum(jnp.abs(matrix), axis=1))
-    is_zero = scale == 0  # where a root has no derivative
-    square = jnp.where(is_zero, 1.0, matrix) / jnp.where(is_zero, 1.0, scale)
+    scale = jnp.max(jnp.sum(jnp.abs(matrix), axis=1)) + 1e-30
+    square = matrix / scale
     square = square @ square
     return scale * jnp.max(jnp.sum(jnp.abs(square @ square), axis=1)) ** 0.25

@@ -185,7 +185,8 @@ def first_iterate(state: LatentState) -> Iterate:
 
 def soft_threshold(x: Float[Array, " dim"], threshold: RealScalar | Float[Array, " dim"]) -> Float[Array, " dim"]:
     r"""$\mathrm{sign}(x) \max(|x| - \theta, 0)$."""
-    return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
+    # With a threshold of zero this is the identity, also for the derivative at zero.
+    return jnp.where(jnp.abs(x) >= threshold, x - jnp.sign(x) * threshold, 0.0)
 
 
 def _bound(x: Float[Array, " dim"], threshold: RealScalar, saturation: Callable | None) -> Float[Array, " dim"]:

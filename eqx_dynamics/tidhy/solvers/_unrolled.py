@@ -15,6 +15,7 @@ from ._base import AbstractIterativeSolver, AbstractLatentSolver, Iterate, solut
 class Unrolled(AbstractLatentSolver):
     """A fixed number of iterations of another solver, with gradients through all of them: for study.
 
+    What a solver chooses by looking at the problem (the step sizes of `ProximalGradient`) counts as constant.
     Memory grows with the number of iterations times the number of time steps; `Implicit` needs neither.
     """
 
