@@ -148,7 +148,8 @@ def stack(batches: list[PyTree]) -> Stacked:
     for n, other in enumerate(structures, start=1):
         if other != structure:
             raise ValueError(
-                f"The batches of one dispatch must have one structure; batch 0 is {structure}, batch {n} is {other}."
+                f"The batches of one dispatch must have one structure; batch 0 is {structure}, batch {n} is {other}. "
+                "Make them alike, or pass `steps_per_dispatch=1`."
             )
     columns = list(zip(*leaves, strict=True))
     for position, column in enumerate(columns):

@@ -43,7 +43,10 @@ class Objective(eqx.Module):
         copy = jtu.tree_map(lambda leaf: leaf, statistics)  # an `eqx.nn.State` may not be read after its `set`
         result = self.loss_fn(model, batch, key, copy)
         if not (isinstance(result, tuple) and len(result) == 3):
-            raise ValueError("`loss_fn` of a state with statistics must return `(loss, metrics, statistics)`.")
+            got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            raise ValueError(
+                f"`loss_fn` of a state with statistics must return `(loss, metrics, statistics)`; got {got}."
+            )
         loss, metrics, new_statistics = result
         return _checked(loss, metrics), (_scalars(loss, metrics), _kept(statistics, new_statistics))
 
