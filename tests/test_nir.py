@@ -186,6 +186,7 @@ def _graph_of(node: Any) -> Any:
     return nir.NIRGraph.from_list(node)
 
 
+WIDE = GraphCell({"a": _linear(3, 1), "b": sp.LICell(3)}, [("input", "a"), ("a", "b"), ("input", "b"), ("b", "output")])
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown node": (
         lambda: from_nir(_graph_of(nir.Threshold(np.ones(3)))),
@@ -231,6 +232,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
             {"a": _linear(2, 2), "b": _linear(2, 2)}, [("input", "a"), ("a", "b"), ("b", "a"), ("b", "output")]
         ),
         "loop without a cell",
+    ),
+    "unequal parts": (
+        lambda: WIDE(jnp.ones(3), WIDE.init_state()),
+        r"`edges` into 'b' must bring one shape to be added up; got \{'a': \(1,\), 'input': \(3,\)\}",
     ),
     "negative step": (lambda: Discretization(-1.0), "`dt` must be above 0 ms"),
 }

@@ -19,6 +19,7 @@ from eqx_dynamics.training import make_step
 pytestmark = pytest.mark.usefixtures("light_compilation")
 KEYS = jr.split(jr.key(0), 10)
 XS = jr.normal(KEYS[0], (9, 2, 4))
+SPIKES = XS > 0.5, (XS > 0.5).astype(float)
 TARGETS = jr.normal(KEYS[1], (9, 2, 3))
 
 
@@ -183,6 +184,16 @@ def test_eprop_under_constraints_and_in_make_step() -> None:
     assert losses[-1] < 0.8 * losses[0]
     after = _weight(state.model.network, 0)
     assert np.array_equal(after.weight == first.weight.weight, ~np.asarray(mask))
+
+
+def test_online_rules_take_spikes_as_bools() -> None:
+    network = _network(LIF(6.0))
+    losses = eqx.filter_jit(
+        lambda n: [
+            (snn.eprop(snn.EProp(n), x, TARGETS, _squares)[0], snn.ottt(n, x, TARGETS, _squares)[0]) for x in SPIKES
+        ]
+    )(network)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
 
 
 def test_ottt_is_backpropagation_for_the_last_spiking_layer() -> None:

@@ -49,7 +49,7 @@ class GraphCell(AbstractCell[GraphState]):
         - `shapes`: the output shape, without batch axes, of cells in loops that have no `size`.
 
         **Raises:** `ValueError` for an edge to or from an unknown name, a node that nothing feeds, a loop without a
-        cell, or a missing shape.
+        cell, or a missing shape; when called, for edges into one node that bring different shapes.
         """
         self.nodes, self.edges = dict(nodes), tuple((a, b) for a, b in edges)
         known = {*self.nodes, INPUT, OUTPUT}
@@ -87,11 +87,12 @@ class GraphCell(AbstractCell[GraphState]):
         states = dict(state.nodes)
 
         def arriving(target: str) -> Array:
-            parts = [state.fed_back[a] if (a, b) in self.delayed else values[a] for a, b in self.edges if b == target]
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part.astype(total.dtype)
-            return total
+            sources = [(a, (a, b) in self.delayed) for a, b in self.edges if b == target]
+            first, *rest = [state.fed_back[a] if late else values[a] for a, late in sources]
+            if any(part.shape != first.shape for part in rest):
+                shapes = {a: part.shape for (a, _), part in zip(sources, [first, *rest], strict=True)}
+                raise ValueError(f"`edges` into {target!r} must bring one shape to be added up; got {shapes}.")
+            return sum((part.astype(first.dtype) for part in rest), start=first)
 
         keys = [None] * len(self.order) if key is None else list(jr.split(key, len(self.order)))
         for name, k in zip(self.order, keys, strict=True):

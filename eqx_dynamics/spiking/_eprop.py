@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 from .._cell import AbstractCell
 from .._scan import scan
@@ -69,7 +69,7 @@ class _Traces(eqx.Module):
 
 
 def eprop(
-    model: EProp, xs: Float[Array, "time *batch inputs"], targets: PyTree, step_loss: StepLoss
+    model: EProp, xs: Shaped[Array, "time *batch inputs"], targets: PyTree, step_loss: StepLoss
 ) -> tuple[Float[Array, ""], EProp]:
     r"""Loss and e-prop's estimate of its gradient, found while the network runs: no backward pass, no memory in time.
 
@@ -85,7 +85,7 @@ def eprop(
     **Arguments:**
 
     - `model`: the network and its feedback.
-    - `xs`: inputs, time first.
+    - `xs`: inputs, time first; spikes may be bool or integers.
     - `targets`: anything with time first.
     - `step_loss`: `(y, target) -> scalar` for one step, with the batch averaged; the loss is its mean over time.
 

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 from .._apply import apply_stateless
 from .._cell import AbstractCell
@@ -35,7 +35,7 @@ class _Online(eqx.Module):
 
 def ottt(
     network: Sequential,
-    xs: Float[Array, "time *batch inputs"],
+    xs: Shaped[Array, "time *batch inputs"],
     targets: PyTree,
     step_loss: Callable[[Array, Any], Float[Array, ""]],
 ) -> tuple[Float[Array, ""], Sequential]:
@@ -52,7 +52,7 @@ def ottt(
     **Arguments:**
 
     - `network`: affine and stateless layers, `LIFCell`s, and possibly a `LICell` at the end.
-    - `xs`: inputs, time first.
+    - `xs`: inputs, time first; spikes may be bool or integers.
     - `targets`: anything with time first.
     - `step_loss`: `(y, target) -> scalar` for one step, with the batch averaged; the loss is its mean over time.
 
