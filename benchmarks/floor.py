@@ -25,7 +25,7 @@ from compare import KEEP_MEMORY, run
 from eqx_graph import EdgeIndex, ops
 
 
-def least(function: Callable[..., Any], *args: Any, repeats: int = 7) -> float:
+def least(function: Callable[..., Any], *args: Any, repeats: int = 15) -> float:
     """Milliseconds of the fastest of some calls of the compiled function."""
     compiled = jax.jit(function).lower(*args).compile()
     jax.block_until_ready(compiled(*args))
