@@ -134,6 +134,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no refractory steps": (lambda: sp.Refractory(0), "`steps` must be at least 1"),
     "beta of zero": (lambda: sp.LIF.like_snntorch(3, 0.0), "`beta` must be above 0"),
     "beta above one": (lambda: sp.LIF.like_spyx(3, 1.1), "`beta` must be at most 1"),
+    "threshold below BrainState's reset": (
+        lambda: sp.LIF.like_brainstate(3, v_reset=2.0),
+        "`threshold` must be above `reset.base`",
+    ),
+    "no step in BrainState's": (lambda: sp.LIF.like_brainstate(3, tau_ref=2.0, dt=0.0), "`dt` must be above 0 ms"),
     "not positive": (lambda: sp.Positive(-3.0), "`initial` must be above 0"),
     "out of bounds": (lambda: sp.Bounded(1.5), "`initial` must be below 1"),
     "negative adaptation": (lambda: sp.LIFCell(3, adaptation=sp.CurrentAdaptation(-1.0)), "`tau_adapt` must be above"),

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ._adaptation import AbstractAdaptation
 from ._decay import ConstantGain, EulerDecay, LeakGain
 from ._leak import SynapticCurrent
-from ._parameter import ParameterLike, tau_from_beta
+from ._parameter import ParameterLike, require_step, tau_from_beta
 from ._refractory import Refractory
-from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset
+from ._reset import AbstractReset, NoReset, SubtractReset, ValueReset, check_threshold
 from ._surrogate import AbstractSurrogate, Stretched, with_tie
 from ._surrogate_curves import ATan, FastSigmoid, Sigmoid, Triangle
 from ._units import Constant, Step, in_ms, number
@@ -198,16 +198,17 @@ def like_brainstate(
     **Arguments:** `tau`, `tau_ref`, `dt`: ms; `v_threshold`, `v_reset`, `v_rest`: mV; `resistance`: Ohm, for a
     current in mA.
     """
+    require_step(in_ms(dt))
     steps = 0 if tau_ref is None else math.ceil(round(in_ms(tau_ref) / in_ms(dt), 6)) - 1
     threshold, base = number(v_threshold, "mV"), number(v_reset, "mV")
+    soft = SubtractReset(base, timing="before_decay", detach=False)
+    check_threshold(threshold, None, soft)  # Before the surrogate is stretched by their difference.
     return cls(
         size,
         tau,
         threshold=threshold,
         rest=v_rest,
-        reset=SubtractReset(base, timing="before_decay", detach=False)
-        if reset == "soft"
-        else ValueReset(base, timing="before_decay", detach=False, keep_gradient=True),
+        reset=soft if reset == "soft" else ValueReset(base, timing="before_decay", detach=False, keep_gradient=True),
         surrogate=Stretched(with_tie(surrogate, ">="), threshold - base),
         input_gain=LeakGain(resistance),
         synapse=synapse,
