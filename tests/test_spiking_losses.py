@@ -98,6 +98,9 @@ def test_first_spike_gradient():
     np.testing.assert_array_equal(gradient, expected)
     tangent = jax.jvp(sp.first_spike_time, (SPIKES,), (jnp.ones_like(SPIKES),))[1]
     np.testing.assert_array_equal(tangent, -np.ones((2, 2)))
+    squares = lambda s: jnp.sum(sp.first_spike_time(s) ** 2)  # noqa: E731
+    second = jax.jvp(jax.grad(squares), (SPIKES,), (jnp.ones_like(SPIKES),))[1]
+    np.testing.assert_array_equal(second, 2 * (jax.grad(lambda s: -jnp.sum(sp.first_spike_time(s)))(SPIKES)))
 
 
 def test_a_later_target_delays_the_spike():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._derivative import with_tangent
 from ._parameter import require, require_step
 
 
@@ -66,24 +67,10 @@ def first_spike_time(spikes: Spikes) -> Float[Array, "*shape"]:
         The sign estimator is that of snnTorch's temporal losses (Eshraghian et al., Proc. IEEE 2023, section IV.C).
     """
     require_steps(spikes, "spikes")
-    return _first(as_float(spikes))
-
-
-@jax.custom_jvp
-def _first(spikes: Array) -> Array:
-    return _first_step(spikes).astype(spikes.dtype)
-
-
-@_first.defjvp
-def _first_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (spikes,), (change,) = primals, tangents
-    step = _first_step(spikes)
-    return step.astype(spikes.dtype), -jnp.take_along_axis(change, step[None], axis=0)[0]
-
-
-def _first_step(spikes: Array) -> Array:
-    fired = spikes > 0
-    return jnp.where(jnp.any(fired, axis=0), jnp.argmax(fired, axis=0), spikes.shape[0] - 1)
+    values = as_float(spikes)
+    fired = values > 0
+    step = jnp.where(jnp.any(fired, axis=0), jnp.argmax(fired, axis=0), values.shape[0] - 1)
+    return with_tangent(step.astype(values.dtype), -jnp.take_along_axis(values, step[None], axis=0)[0])
 
 
 def exponential_trace(
