@@ -11,6 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from eqx_dynamics.analysis import (
     BlockedSplit,
+    Decoding,
     TrialSplit,
     align,
     canonical_correlations,
@@ -185,6 +186,10 @@ def test_decoding_shows_its_controls_and_is_not_fooled_by_smooth_noise():
     assert good.features.mean() > 0.9 > 0.7 > good.raw_input.mean() > 0.4 and good.beats_controls
     assert good.features.shape == (5,) and good.noise.shape == (1, 5)
     assert all(name in str(good) for name in ("features", "raw input", "AR noise", "chance"))
+    # White noise draws have the largest mean of three in a third of all cases.
+    beats = [Decoding(a, b, c[None], 0.5) for a, b, c in rng.normal(0.5, 0.05, (200, 3, 5))]
+    larger = [d.features.mean() > max(d.raw_input.mean(), d.noise.mean()) for d in beats]
+    assert np.mean(larger) > 0.25 and np.mean([d.beats_controls for d in beats]) < 0.06
 
 
 def test_bad_decodings_are_named():
@@ -232,6 +237,9 @@ def test_forecasts_stand_beside_persistence_and_a_linear_model():
         compare_forecasts(best, windows, train[:, :2])
     with pytest.raises(ValueError, match=r"shape \(time, channels\) or \(trials, time, channels\); got \(1, 1, 3, 1\)"):
         forecast_windows(np.zeros((1, 1, 3, 1)), 1)
+    flat = forecast_windows(np.ones((20, 2)), 3)
+    with pytest.raises(ValueError, match="`windows` must hold targets that differ from the mean"):
+        compare_forecasts(flat.targets, flat, np.ones((30, 2)))
 
 
 def test_consistency_across_seeds():
@@ -254,6 +262,12 @@ def test_consistency_across_seeds():
     np.testing.assert_allclose(found.timescales[1, 0], 1.0)
     np.testing.assert_allclose(found.timescales[2, 0], np.sqrt(2))
     assert str(found).startswith("6 pairs of runs") and "Procrustes" in str(found)
+    dead = np.concatenate([first[:, :2], np.ones((600, 1))], axis=1)  # one latent never changes
+    np.testing.assert_allclose(consistency([first, dead]).correlations[0, 1], 1, atol=1e-6)
+    with pytest.raises(ValueError, match="`latents` of a run never change"):
+        consistency([first, np.ones((600, 3))])
+    with pytest.raises(ValueError, match="`timescales` must hold at least one finite value"):
+        consistency([first, turned], timescales=[times[0], np.full(3, np.inf)])
     with pytest.raises(ValueError, match="at least two runs; got 1"):
         consistency([first])
     with pytest.raises(ValueError, match="`latents` must have one shape"):

@@ -33,6 +33,8 @@ def test_reconstructions_say_how_good_they_are():
     ax = plot.plot_reconstruction(observed, np.c_[WAVE[:, :2], np.full(200, WAVE[:, 2].mean())])
     assert len(ax.lines) == 6 and labels(ax)[0] == "time (steps)"
     assert [t.get_text()[-4:] for t in ax.get_yticklabels()] == ["1.00", "1.00", "0.00"]
+    flat = plot.plot_reconstruction(np.ones((20, 1)), np.ones((20, 1)))
+    assert flat.get_yticklabels()[0].get_text().endswith(" nan") and np.abs(flat.lines[1].get_ydata()).max() < 1
 
 
 def test_mixture_weights_as_a_map():

@@ -48,7 +48,7 @@ def consistency(
 
     **Arguments:** `timescales`: of each run, matched one to one, those of the run with fewer; only finite ones count.
 
-    **Raises:** `ValueError` for fewer than two runs, or latents whose shapes differ.
+    **Raises:** `ValueError` for fewer than two runs, latents whose shapes differ, or a run of which nothing changes.
     """
     runs = [to_float64(run, "latents") for run in latents]
     if len(runs) < 2:
@@ -57,11 +57,16 @@ def consistency(
         raise ValueError(f"`latents` must have one shape; got {[run.shape for run in runs]}.")
     if timescales is not None and len(timescales) != len(runs):
         raise ValueError(f"`timescales` must have one entry for each of {len(runs)} runs; got {len(timescales)}.")
+    varies = [np.ptp(run, axis=0) > 0 for run in runs]
+    if not all(varying.any() for varying in varies):
+        raise ValueError("`latents` of a run never change: it has collapsed.")
+    if timescales is not None and not all(len(_finite(values)) for values in timescales):
+        raise ValueError("`timescales` must hold at least one finite value for every run.")
     shape = (len(runs), len(runs))
     correlations, similarity, factors = np.ones(shape), np.ones(shape), np.ones(shape)
     for i in range(len(runs)):
         for j in range(i):
-            correlations[i, j] = correlations[j, i] = align(runs[i], runs[j], split).correlations.mean()
+            correlations[i, j] = correlations[j, i] = align(runs[i], runs[j][:, varies[j]], split).correlations.mean()
             similarity[i, j] = similarity[j, i] = 1 - procrustes(runs[i], runs[j])[2]
             if timescales is not None:
                 fewer, more = sorted((_finite(timescales[i]), _finite(timescales[j])), key=len)

@@ -28,8 +28,11 @@ class Decoding(eqx.Module):
 
     @property
     def beats_controls(self) -> bool:
-        """Whether the mean over folds exceeds the raw input's and every noise draw's."""
-        return bool(self.features.mean() > max(self.raw_input.mean(), self.noise.mean(1).max()))
+        """Whether the features exceed the raw input and every noise draw by two standard errors, over folds, of the
+        difference. (A larger mean alone is no evidence: features of pure noise have it in a quarter of all cases.)"""
+        ahead = self.features - np.concatenate([self.raw_input[None], self.noise])
+        error = ahead.std(1, ddof=1) / ahead.shape[1] ** 0.5
+        return bool(np.all((ahead.mean(1) > 0) & (ahead.mean(1) >= 2 * error)))
 
     def __str__(self) -> str:
         def say(name: str, folds: np.ndarray, more: str = "") -> str:

@@ -82,7 +82,7 @@ def compare_forecasts(
 
     **Arguments:** `train`: what the model was trained on, for the linear model; no part of `windows`.
 
-    **Raises:** `ValueError` for shapes that do not fit.
+    **Raises:** `ValueError` for shapes that do not fit, or targets that are the mean of `train` throughout.
     """
     predictions = to_float64(forecasts, "forecasts")
     if predictions.shape != windows.targets.shape:
@@ -94,6 +94,8 @@ def compare_forecasts(
     horizon, lags = windows.targets.shape[1], windows.past.shape[1]
     mean = recording.mean((0, 1))
     total = ((windows.targets - mean) ** 2).sum((0, 2))
+    if not np.all(total > 0):
+        raise ValueError("`windows` must hold targets that differ from the mean of `train`: nothing is to be forecast.")
     last = np.repeat(windows.past[:, -1:], horizon, axis=1)
     linear = _linear_forecasts(recording, windows.past, horizon, lags)
     r2 = [1 - ((windows.targets - guess) ** 2).sum((0, 2)) / total for guess in (predictions, last, linear)]

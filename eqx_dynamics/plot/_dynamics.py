@@ -74,8 +74,10 @@ def plot_reconstruction(
     **Raises:** `ValueError` for a wrong number of names; `ImportError` naming the extra `plot`.
     """
     truth, guess = np.asarray(observed, np.float64), np.asarray(reconstructed, np.float64)
-    center, spread = np.nanmean(truth, 0), np.maximum(np.nanstd(truth, 0), np.finfo(float).tiny)
-    r2 = 1 - np.nanmean((truth - guess) ** 2, 0) / spread**2
+    center, spread = np.nanmean(truth, 0), np.nanstd(truth, 0)
+    varies = spread > 0  # a constant channel has no share of variance to explain, and keeps its unit
+    spread = np.where(varies, spread, 1.0)
+    r2 = np.where(varies, 1 - np.nanmean((truth - guess) ** 2, 0) / spread**2, np.nan)
     rows = [f"{name}\n$R^2$ {score:.2f}" for name, score in zip(_names(names, truth.shape[1]), r2, strict=True)]
     ax = axes_or_new(ax, "plot_reconstruction")
     _stack(ax, (truth - center) / spread, time_step, color="black", linewidth=2.0, label="observed")
