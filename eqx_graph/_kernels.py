@@ -169,7 +169,8 @@ def spmm(*args: Any, weighted: bool, num_rows: int, kernel: str, crossed: bool, 
     return route(weight, x, layout, num_rows, crossed, platform).astype(dtype)
 
 
-def sddmm(a: Any, b: Any, *layout: Any, platform: str) -> Any:
+def sddmm(a: Any, b: Any, *layout: Any, kernel: str, platform: str) -> Any:
+    del kernel  # that of its derivatives
     layout, dtype = Layout(*layout), a.dtype
     num_edges, (heads, channels) = layout.cols.shape[0], a.shape[1:]
     wide = accumulator_dtype(dtype)

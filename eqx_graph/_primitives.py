@@ -58,7 +58,10 @@ spmm_p = _define(
     ("weighted", "num_rows", "kernel", "crossed"),
 )
 sddmm_p = _define(
-    "eqx_graph_sddmm", kernels.sddmm, lambda a, b, cols, *_: ShapedArray((cols.shape[0], a.shape[1]), a.dtype), ()
+    "eqx_graph_sddmm",
+    kernels.sddmm,
+    lambda a, b, cols, *_, kernel: ShapedArray((cols.shape[0], a.shape[1]), a.dtype),
+    ("kernel",),
 )
 take_rows_p = _define(
     "eqx_graph_take_rows",
@@ -87,9 +90,9 @@ def spmm(weight: Any, x: Any, layout: Layout, num_rows: int, kernel: str) -> Any
     return _bind_spmm(weight, x, Layout(*map(jnp.asarray, layout)), num_rows, kernel, crossed=False)
 
 
-def sddmm(a: Any, b: Any, layout: Layout) -> Any:
+def sddmm(a: Any, b: Any, layout: Layout, kernel: str) -> Any:
     """Dot product over the last axis of the sender's row of `a (n, h, c)` and the receiver's of `b (m, h, c)`."""
-    return sddmm_p.bind(a, b, *map(jnp.asarray, layout))
+    return sddmm_p.bind(a, b, *map(jnp.asarray, layout), kernel=kernel)
 
 
 def take_rows(x: Any, ids: Any, order: Any, ptr: Any, kernel: str) -> Any:
@@ -145,29 +148,29 @@ def _spmm_tangent(primals: Sequence, tangents: Sequence, **params: Any) -> Any:
 
     def transpose(residuals: tuple, ct: Any) -> tuple:
         weight, x, layout = residuals
-        ct_weight = _weight_cotangent(ct, x, Layout(*layout), params["crossed"])
+        ct_weight = _weight_cotangent(ct, x, Layout(*layout), **params)
         return ct_weight, _x_cotangent(ct, weight, x.shape[0], Layout(*layout), after=ct_weight, **params)
 
     return linear_call(apply, transpose, (weight, x, tuple(layout)), tuple(tangents[:2]))
 
 
-def _sddmm_tangent(primals: Sequence, tangents: Sequence) -> Any:
+def _sddmm_tangent(primals: Sequence, tangents: Sequence, kernel: str) -> Any:
     a, b, *layout = primals
 
     def apply(residuals: tuple, moved: tuple) -> Any:
         a, b, layout = residuals
-        return sddmm_p.bind(moved[0], b, *layout) + sddmm_p.bind(a, moved[1], *layout)
+        return sddmm_p.bind(moved[0], b, *layout, kernel=kernel) + sddmm_p.bind(a, moved[1], *layout, kernel=kernel)
 
     def transpose(residuals: tuple, ct: Any) -> tuple:
         a, b, layout = residuals
-        ct_a = _a_cotangent(ct, b, a.shape[0], Layout(*layout))
-        return ct_a, _b_cotangent(ct, a, b.shape[0], Layout(*layout), after=ct_a)
+        ct_a = _a_cotangent(ct, b, a.shape[0], Layout(*layout), kernel)
+        return ct_a, _b_cotangent(ct, a, b.shape[0], Layout(*layout), kernel, after=ct_a)
 
     return linear_call(apply, transpose, (a, b, tuple(layout)), tuple(tangents[:2]))
 
 
 _jvp_of_linear_arguments(spmm_p, lambda weighted, **_: (0, 1) if weighted else (0,), _spmm_tangent)
-_jvp_of_linear_arguments(sddmm_p, lambda: (0, 1), _sddmm_tangent)
+_jvp_of_linear_arguments(sddmm_p, lambda kernel: (0, 1), _sddmm_tangent)
 _jvp_of_linear_arguments(take_rows_p, lambda kernel: (0,))
 _jvp_of_linear_arguments(sum_rows_p, lambda kernel: (0,))
 _jvp_of_linear_arguments(permute_p, lambda: (0,))
@@ -179,16 +182,18 @@ def _x_cotangent(
     return _bind_spmm(weight, ct, layout.flip(), count, kernel, not crossed, after)
 
 
-def _weight_cotangent(ct: Any, x: Any, layout: Layout, crossed: bool) -> Any:
-    return sddmm_p.bind(ct, x, *layout.flip()) if crossed else sddmm_p.bind(x, ct, *layout)
+def _weight_cotangent(ct: Any, x: Any, layout: Layout, *, crossed: bool, kernel: str, **_: Any) -> Any:
+    if crossed:
+        return sddmm_p.bind(ct, x, *layout.flip(), kernel=kernel)
+    return sddmm_p.bind(x, ct, *layout, kernel=kernel)
 
 
-def _a_cotangent(ct: Any, b: Any, num_rows: int, layout: Layout) -> Any:
-    return _bind_spmm(ct, b, layout.flip(), num_rows, "auto", crossed=True)
+def _a_cotangent(ct: Any, b: Any, num_rows: int, layout: Layout, kernel: str) -> Any:
+    return _bind_spmm(ct, b, layout.flip(), num_rows, kernel, crossed=True)
 
 
-def _b_cotangent(ct: Any, a: Any, num_rows: int, layout: Layout, after: Any = NOTHING) -> Any:
-    return _bind_spmm(ct, a, layout, num_rows, "auto", crossed=False, after=after)
+def _b_cotangent(ct: Any, a: Any, num_rows: int, layout: Layout, kernel: str, after: Any = NOTHING) -> Any:
+    return _bind_spmm(ct, a, layout, num_rows, kernel, crossed=False, after=after)
 
 
 def _spmm_transpose(ct: Any, *args: Any, weighted: bool, **params: Any) -> tuple:
@@ -200,17 +205,17 @@ def _spmm_transpose(ct: Any, *args: Any, weighted: bool, **params: Any) -> tuple
     if ad.is_undefined_primal(x):
         cts[weighted] = _x_cotangent(ct, weight, x.aval.shape[0], Layout(*layout), **params)
     else:
-        cts[0] = _weight_cotangent(ct, x, Layout(*layout), params["crossed"])
+        cts[0] = _weight_cotangent(ct, x, Layout(*layout), **params)
     return tuple(cts)
 
 
-def _sddmm_transpose(ct: Any, a: Any, b: Any, *layout: Any) -> tuple:
+def _sddmm_transpose(ct: Any, a: Any, b: Any, *layout: Any, kernel: str) -> tuple:
     nothing = (None,) * _NUM_LAYOUT
     if type(ct) is ad.Zero:
         return (None, None, *nothing)
     if ad.is_undefined_primal(a):
-        return (_a_cotangent(ct, b, a.aval.shape[0], Layout(*layout)), None, *nothing)
-    return (None, _b_cotangent(ct, a, b.aval.shape[0], Layout(*layout)), *nothing)
+        return (_a_cotangent(ct, b, a.aval.shape[0], Layout(*layout), kernel), None, *nothing)
+    return (None, _b_cotangent(ct, a, b.aval.shape[0], Layout(*layout), kernel), *nothing)
 
 
 def _indexed_transpose(other: Callable[[], Primitive], swap: bool) -> Callable:
@@ -268,12 +273,12 @@ def _spmm_batch(args: Sequence, dims: Sequence, **params: Any) -> tuple:
     return out.reshape(params["num_rows"], heads, size, channels), 2
 
 
-def _sddmm_batch(args: Sequence, dims: Sequence) -> tuple:
+def _sddmm_batch(args: Sequence, dims: Sequence, kernel: str) -> tuple:
     if any(d is not None for d in dims[2:]):
-        return _batched_indices(sddmm_p, args, dims, {})
+        return _batched_indices(sddmm_p, args, dims, {"kernel": kernel})
     size = batch_size(args, dims)
     a, b = (_fold(v, d, 1, size) for v, d in zip(args[:2], dims[:2], strict=True))
-    out = sddmm_p.bind(a, b, *args[2:])
+    out = sddmm_p.bind(a, b, *args[2:], kernel=kernel)
     return out.reshape(out.shape[0], size, out.shape[1] // size), 1
 
 

@@ -119,11 +119,11 @@ def test_a_batch_of_graphs():
     w = jnp.arange(NUM_EDGES, dtype=jnp.float32)
 
     def run(e):
-        return jax.value_and_grad(lambda x: jnp.sum(ops.matmul(e, e.arrange(w), x) ** 2))(x)
+        return jax.value_and_grad(lambda x, w: jnp.sum(ops.matmul(e, e.arrange(w), x) ** 2), (0, 1))(x, w)
 
     batched = jax.jit(jax.vmap(run))(both)
     for k, one in enumerate((edges, other)):
-        for a, b in zip(batched, run(one), strict=True):
+        for a, b in zip(jax.tree.leaves(batched), jax.tree.leaves(run(one)), strict=True):
             np.testing.assert_allclose(a[k], b, rtol=1e-5)
 
 
@@ -209,7 +209,7 @@ def test_lowers_for_other_backends(platform):
     edges = layouts()[1]
 
     def loss(edges, w, x):
-        return jnp.sum(jnp.sin(product(edges)(w, x))) + jnp.sum(edges.send(x))
+        return jnp.sum(jnp.sin(product(edges)(w, x))) + jnp.sum(edges.send(x)) + jnp.sum(jnp.sin(dots(edges)(w, x)))
 
     w, x = jnp.asarray(W, jnp.float32), jnp.asarray(X, jnp.float32)
     # cuSPARSE's own lowering needs a CUDA build of jaxlib; the segment kernel lowers anywhere.

@@ -90,7 +90,7 @@ def edge_dot(
         return (edges.send(senders_x) * edges.receive(receivers_x)).sum(-1)
     heads = math.prod(senders_x.shape[1:-1])
     a, b = (v.reshape(v.shape[0], heads, v.shape[-1]) for v in (senders_x, receivers_x))
-    out = prim.sddmm(a, b, edges.layout)
+    out = prim.sddmm(a, b, edges.layout, edges.kernel)
     return out.reshape(edges.num_edges, *senders_x.shape[1:-1])
 
 
