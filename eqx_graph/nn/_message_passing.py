@@ -32,6 +32,8 @@ class MessagePassing(eqx.Module):
             def __call__(self, x, edge_index, edge_attr):
                 return self.propagate(edge_index, x=x, edge_attr=edge_attr)
 
+        Distance(mlp=eqx.nn.MLP(...))  # by name: to type checkers `aggregation` is the first field
+
     The names of the arguments of `message` say what it gets:
 
     - `foo_i`: the receiver's row, and `foo_j`: the sender's row, of the node argument `foo`;
