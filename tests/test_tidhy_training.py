@@ -295,9 +295,13 @@ def test_bad_settings_are_named():
     _, state = tidhy.infer(model, x)
     with pytest.raises(ValueError, match="`num_steps` must be at least 1; got 0"):
         tidhy.forecast(model, state, 0)
-    for setting in ({"tolerance": -1.0}, {"threshold": -1.0}, {"num_halvings": -1}, {"tolerance": float("nan")}):
-        with pytest.raises(ValueError, match=f"`{next(iter(setting))}` must not be negative"):
-            tidhy.SgdNesterov(**setting)
+    for bad in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="`tolerance` must not be negative"):
+            tidhy.SgdNesterov(tolerance=bad)
+    with pytest.raises(ValueError, match="`threshold` must not be negative"):
+        tidhy.SgdNesterov(threshold=-1.0)
+    with pytest.raises(ValueError, match="`num_halvings` must not be negative"):
+        tidhy.SgdNesterov(num_halvings=-1)
     with pytest.raises(ValueError, match="`context_learning_rate` must be positive"):
         tidhy.SgdNesterov(context_learning_rate=0.0)
     with pytest.raises(ValueError, match=r"`momentum` must lie in \[0, 1\)"):
