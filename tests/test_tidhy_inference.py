@@ -342,6 +342,29 @@ def test_unrolled_gauss_newton_where_eigenvalues_repeat(sizes, is_masked):
 
 
 @pytest.mark.slow
+def test_unrolled_gauss_newton_has_second_derivatives():
+    """Inside the scan over time: partial evaluation of a scan drops the rules of a `custom_jvp`."""
+    with jax.enable_x64(True):
+        keys = jr.split(jr.key(4), 4)
+        decoder = tidhy.LinearDecoder(2, 4, key=keys[0])
+        network = tidhy.Hypernetwork(2, 2, 5, activation=jax.nn.softmax, squash=jnp.tanh, key=keys[1])
+        transition = tidhy.FullRankTransition(2, 2, key=keys[2])
+        x, inference = jr.normal(keys[3], (1, 3, 4)), tidhy.Inference(tidhy.Unrolled(tidhy.ReducedGaussNewton(), 1))
+
+        def loss(weight):
+            decoded = eqx.tree_at(lambda d: d.linear.weight, decoder, weight)
+            model = tidhy.TiDHy(decoded, network, transition, prior=tidhy.RandomWalk(0.5))
+            solution, _ = tidhy.infer(model, x, inference)
+            return jnp.sum(jnp.sin(solution.latents)) + jnp.sum(solution.context_latents**2)
+
+        weight, step = decoder.linear.weight, 1e-5
+        slope, direction = jax.jit(jax.grad(loss)), jr.normal(keys[0], weight.shape)
+        numeric = (slope(weight + step * direction) - slope(weight - step * direction)) / (2 * step)
+        exact = jax.jit(lambda w, d: jax.jvp(jax.grad(loss), (w,), (d,))[1])(weight, direction)
+        np.testing.assert_allclose(exact, numeric, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
 def test_a_trace_leaves_out_what_is_missing(model, observations):
     mask = jnp.ones((3, 6), bool).at[:, 2].set(False)
     _, state = run(model, observations, SOLVERS["proximal"])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PyTree
 
+from ..._derivative import with_tangent
 from .._decoders import LinearDecoder
 from .._hypernetwork import Linearizer, small_product
 from .._likelihoods import Gaussian
@@ -226,43 +227,40 @@ def _eigen(
     return jnp.maximum(eigenvalues, 0.0), eigenvectors
 
 
-@jax.custom_jvp
-def _resolve(weight, scale, right, spectrum):
-    r"""$X = (G + \lambda I)^{-1} B$, with $\mathrm d X = (G + \lambda I)^{-1} (\mathrm d B - (\mathrm d G +
-    \mathrm d \lambda I) X)$."""
-    eigenvalues, eigenvectors = spectrum
-    return eigenvectors @ ((eigenvectors.T @ right) / (eigenvalues + scale)[:, None])
+def _resolve(
+    weight: Float[Array, "observations latents"],
+    scale: Float[Array, ""],
+    right: Float[Array, "latents columns"],
+    spectrum: tuple[Float[Array, " latents"], Float[Array, "latents latents"]],
+) -> Float[Array, "latents columns"]:
+    r"""$(G + \lambda I)^{-1} B$ by the eigenbasis, with the derivatives of the equation that it solves."""
+
+    def solve(_: object, right: Array) -> Array:
+        eigenvalues, eigenvectors = spectrum
+        return eigenvectors @ ((eigenvectors.T @ right) / (eigenvalues + jax.lax.stop_gradient(scale))[:, None])
+
+    return jax.lax.custom_linear_solve(lambda x: weight.T @ (weight @ x) + scale * x, right, solve, symmetric=True)
 
 
-@_resolve.defjvp
-def _resolve_jvp(primals, tangents):
-    weight, scale, _, spectrum = primals
-    d_weight, d_scale, d_right, _ = tangents
-    x = _resolve(*primals)
-    change = d_right - d_weight.T @ (weight @ x) - weight.T @ (d_weight @ x) - d_scale * x
-    return x, _resolve(weight, scale, change, spectrum)
-
-
-@jax.custom_jvp
-def _reduce(weight, scale, columns, data, spectrum):
+def _reduce(
+    weight: Float[Array, "observations latents"],
+    scale: Float[Array, ""],
+    columns: Float[Array, "latents weights_and_gains"],
+    data: Float[Array, " latents"],
+    spectrum: tuple[Float[Array, " latents"], Float[Array, "latents latents"]],
+) -> tuple[Array, Array, Array, Array]:
     r"""$Q$, $\ell$, $A$ and $t$, in the eigenbasis. The last two serve comparisons and have no derivatives."""
+    x = _resolve(weight, scale, columns, spectrum)
+    quadratic, linear = scale * (x.T @ (weight.T @ (weight @ columns))), scale * (x.T @ data)
+
     eigenvalues, eigenvectors = spectrum
+    scale, columns, data = jax.lax.stop_gradient((scale, columns, data))
     columns, data = eigenvectors.T @ columns, eigenvectors.T @ data
     curvature, pull = scale * eigenvalues / (eigenvalues + scale), scale * data / (eigenvalues + scale)
     root = jnp.sqrt(curvature)
     factor, target = root[:, None] * columns, root * pull / (curvature + 1e-12)
-    return small_product(factor, factor), small_product(columns, pull), factor, target
-
-
-@_reduce.defjvp
-def _reduce_jvp(primals, tangents):
-    def formula(weight, scale, columns, data, spectrum):
-        x = _resolve(weight, scale, columns, spectrum)
-        return scale * (x.T @ (weight.T @ (weight @ columns))), scale * (x.T @ data)
-
-    out = _reduce(*primals)
-    _, derivatives = jax.jvp(formula, primals, tangents)
-    return out, (*derivatives, jnp.zeros_like(out[2]), jnp.zeros_like(out[3]))
+    quadratic = with_tangent(small_product(factor, factor), quadratic)
+    return quadratic, with_tangent(small_product(columns, pull), linear), factor, target
 
 
 def _beside(matrix: Float[Array, "rows columns"], column: Float[Array, " rows"]) -> Float[Array, "rows wider"]:
