@@ -1,5 +1,6 @@
 """Sparse connections whose cost follows the number of spikes."""
 
+import functools as ft
 import math
 from typing import Any
 
@@ -8,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._derivative import with_tangent
 from .._scan import merge_time
 from ._connections import value_of
 from ._neuron import Input
@@ -218,7 +219,6 @@ def _visit_all(x: Array, targets: Array, weight: Array, out_features: int) -> Ar
     return jax.lax.scan(add, jnp.zeros((out_features, rows), x.dtype), parts)[0].T
 
 
-@jax.custom_jvp
 def _events(x: Array, weight: Array, targets: Array, like: Array) -> Array:
     """The nonzero entries of each row of `x`, a block at a time; `like` has the shape of a row of the output."""
 
@@ -260,20 +260,8 @@ def _count_bits(words: Array) -> Array:
     return jax.lax.population_count(words).astype(jnp.int32)
 
 
-def _events_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Any]:
-    """Through every synapse: neurons that did not fire have derivatives too."""
-    x, weight, targets, like = primals
-    terms = [
-        _visit_all(of, targets, by, like.size)
-        for of, by in ((tangents[0], weight), (x, tangents[1]))
-        if not isinstance(of, SymbolicZero) and not isinstance(by, SymbolicZero)
-    ]
-    out = _events(x, weight, targets, like)
-    return out, sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(out)
-
-
-_events.defjvp(_events_jvp, symbolic_zeros=True)
-
-
+@ft.partial(jax.jit, static_argnames="out_features")  # Compiled, the visit that only derivatives need is dropped.
 def _visit_spikes(x: Array, targets: Array, weight: Array, out_features: int) -> Array:
-    return _events(x, weight, targets, jnp.zeros((out_features,), x.dtype))
+    """Derivatives are those through every synapse: neurons that did not fire have some too."""
+    events = _events(*jax.lax.stop_gradient((x, weight)), targets, jnp.zeros((out_features,), x.dtype))
+    return with_tangent(events, _visit_all(x, targets, weight, out_features))

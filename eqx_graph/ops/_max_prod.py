@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from .._kernels import add_at, alone, rows_at
+from .._ruled import ruled
 from ..data._edge_index import EdgeIndex
 from ._blocks import Block, block_messages, fold_blocks, sum_edges, tangent_of, where_valid
 from ._edge_function import EdgeFunction, extend
@@ -70,8 +71,7 @@ def max_edges(fn: EdgeFunction) -> Any:
     def with_compared(constants: Sequence[Any], *slices: Any) -> Any:
         return fn.function(constants, *slices), compared(constants, *slices)
 
-    @jax.custom_jvp
-    def run(edges: EdgeIndex, values: list[Any]) -> Any:
+    def top_and_count(edges: EdgeIndex, values: list[Any]) -> Any:
         return _running_max(bare._replace(function=compared, edges=edges, values=values))
 
     def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
@@ -81,7 +81,7 @@ def max_edges(fn: EdgeFunction) -> Any:
         moved = _linear_part(here, tangents[1], lambda m, t, s: jnp.where(m[1] == t, m[0], 0) * s, fixed, share)
         return (top, count), (moved, jnp.zeros_like(count))
 
-    run.defjvp(rule, symbolic_zeros=True)
+    run = ruled(top_and_count, rule)
     return run(fn.edges, fn.values)[0]
 
 
@@ -89,8 +89,7 @@ def _nonzero_product(fn: EdgeFunction) -> Any:
     """Product of the outputs that are not zero, at every receiver."""
     bare = fn._replace(values=[])
 
-    @jax.custom_jvp
-    def run(edges: EdgeIndex, values: list[Any]) -> Any:
+    def product(edges: EdgeIndex, values: list[Any]) -> Any:
         here = bare._replace(edges=edges, values=values)
 
         def body(block: Block, total: Any) -> Any:
@@ -105,19 +104,12 @@ def _nonzero_product(fn: EdgeFunction) -> Any:
         here = bare._replace(edges=primals[0], values=primals[1])
         return out, out * _linear_part(here, tangents[1], lambda m: jnp.log(jnp.abs(jnp.where(m == 0, 1, m))))
 
-    run.defjvp(rule, symbolic_zeros=True)
+    run = ruled(product, rule)
     return run(fn.edges, fn.values)
 
 
-@jax.custom_jvp
-def _with_value(m: Any, value: Any) -> Any:
-    """`value`, with the derivative of `m`."""
-    return value
-
-
-@_with_value.defjvp
-def _with_value_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    return _with_value(*primals), tangents[0]
+# The second argument, with the derivative of the first.
+_with_value = ruled(lambda m, value: value, lambda primals, tangents: (_with_value(*primals), tangents[0]))
 
 
 def prod_edges(fn: EdgeFunction) -> Any:

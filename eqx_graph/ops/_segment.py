@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from .._kernels import alone
+from .._ruled import ruled
 from ..data._edge_build import is_outside
 
 
@@ -125,17 +126,18 @@ def segment_min(
     return jnp.where(filled, ~segment_top(~data, segment_ids, num_segments), jnp.zeros((), data.dtype))
 
 
-@jax.custom_jvp
-def _nonzero_product(data: Array, ids: Array, ones: Array) -> Array:
+def _product(data: Array, ids: Array, ones: Array) -> Array:
     return ones.at[ids].multiply(jnp.where(data == 0, 1, data), mode="drop")
 
 
-@_nonzero_product.defjvp
-def _nonzero_product_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _product_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     data, ids, ones = primals
     out = _nonzero_product(data, ids, ones)
     ratio = jnp.where(data == 0, 0, tangents[0] / jnp.where(data == 0, 1, data))
     return out, out * add_up(ratio, ids, ones.shape[0])
+
+
+_nonzero_product = ruled(_product, _product_jvp)
 
 
 def segment_mul(data: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatSegments:

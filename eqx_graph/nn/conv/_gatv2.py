@@ -9,6 +9,7 @@ import jax.random as jr
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._ruled import ruled
 from ...data import EdgeIndexLike
 from ...ops import edge_map
 from .._dropout import make_dropout
@@ -193,17 +194,12 @@ class GATv2Conv(eqx.Module):
         return terms @ jnp.kron(jnp.eye(self.heads, dtype=terms.dtype), ones)
 
 
-@jax.custom_jvp
-def _weighted_leaky_relu(z: Array, att: Array, slope: Array, weighted: Array) -> Array:
-    r"""$a \odot \mathrm{LeakyReLU}(z)$, whose gradient is that in `weighted` $= a \odot z$ and in `slope` alone.
-
-    The value does not read `weighted`: gathering the rows of both takes twice as long.
-    """
+def _leaky_relu_times(z: Array, att: Array, slope: Array, weighted: Array) -> Array:
     del weighted
     return att * jnp.where(z >= 0, z, slope * z)
 
 
-def _weighted_leaky_relu_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _leaky_relu_times_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     z, _, slope, weighted = primals
     factors = None, None, jnp.where(z >= 0, 0, weighted), jnp.where(z >= 0, 1, slope)
     pairs = zip(factors, tangents, strict=True)
@@ -211,4 +207,6 @@ def _weighted_leaky_relu_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Ar
     return _weighted_leaky_relu(*primals), sum(terms, jnp.zeros_like(z))
 
 
-_weighted_leaky_relu.defjvp(_weighted_leaky_relu_jvp, symbolic_zeros=True)
+# $a \odot \mathrm{LeakyReLU}(z)$, whose gradient is that in `weighted` $= a \odot z$ and in `slope` alone. The value
+# does not read `weighted`: gathering the rows of both takes twice as long.
+_weighted_leaky_relu = ruled(_leaky_relu_times, _leaky_relu_times_jvp)
