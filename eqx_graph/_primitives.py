@@ -1,4 +1,4 @@
-r"""The engine's own JAX primitives; this file and `_linear_call.py` alone touch `jax.extend` and `jax.interpreters`.
+r"""The engine's own JAX primitives; this file, `_linear_call.py` and `_ruled.py` alone touch `jax.extend`.
 
 Five operations, each linear in every differentiable argument, and closed under transposition, so forward mode, reverse
 mode, any order, `vmap`, `scan` and `checkpoint` follow from a page of rules:
