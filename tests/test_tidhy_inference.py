@@ -134,6 +134,7 @@ def test_results_do_not_depend_on_the_rest_of_the_batch(name, model, observation
     np.testing.assert_array_equal(together.num_steps[0], alone.num_steps[0])
 
 
+@pytest.mark.slow
 def test_published_batch_mean_depends_on_the_batch_and_the_sum_does_not(model, observations):
     for coupling, same in ((tidhy.Coupling("batch_mean"), False), (tidhy.Coupling("sum"), True)):
         solver = tidhy.SgdNesterov(learning_rate=0.05, max_steps=20, coupling=coupling)
@@ -182,6 +183,7 @@ def test_inference_is_a_cell_that_scan_runs(model, observations):
     np.testing.assert_allclose(solution.latents, whole.latents, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_state_carries_across_windows(model, observations):
     """Of one batch; a state that has not started is started as `infer` would, also by a published start."""
     with jax.enable_x64(True):
@@ -266,6 +268,7 @@ def test_forecast_continues_the_dynamics_and_reconstruct_decodes(model, observat
     np.testing.assert_allclose(alone.observations, ahead.observations[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_record_keeps_one_convention(model, observations):
     rec, _ = eqx.filter_jit(tidhy.record)(model, observations)
     np.testing.assert_allclose(

@@ -61,6 +61,7 @@ def test_every_regularizer_has_a_gradient(observations):
         assert np.isfinite(size) and size > 1e-4, regularizer
 
 
+@pytest.mark.slow
 def test_regularizers_survive_zeros_and_leave_padding_out(observations):
     model = make_model(jr.key(0), jax.nn.relu)
     rows = lambda m: (m.transition.basis, m.decoder.linear.weight, m.hypernetwork.mlp.first.weight)  # noqa: E731
@@ -139,6 +140,7 @@ def test_groups_move_at_their_own_rates(observations):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradnorm_takes_one_inference_and_balances_the_norms(observations):
     num_inferences = []
 
@@ -175,6 +177,7 @@ def test_gradnorm_takes_one_inference_and_balances_the_norms(observations):
     assert spread(weights[-1]) < 0.5 * spread(np.ones(3))
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_its_members(observations):
     """Members differ in seed, learning rate and a weight of the objective."""
     keys, rates, weights = jr.split(jr.key(0), 2), jnp.array([1e-3, 1e-2]), jnp.array([2.0, 0.5])
@@ -204,6 +207,7 @@ def test_windows_never_cross_trials_and_keep_the_last():
         stack_windows(trials, 4, stride=0)
 
 
+@pytest.mark.slow
 def test_the_benchmark_has_the_published_timescales_and_occupancy():
     system = SwitchingLinearSystem(key=jr.key(0))
     np.testing.assert_allclose(system.timescales, [[42.0, 5.7], [11.7, 3.8], [77.1, 2.5]], atol=0.06)
