@@ -49,7 +49,7 @@ class _Product(MessagePassing):
         return self.propagate(edges, x=x)
 
 
-def _check(layer, x, direction):
+def _assert_second_derivative(layer, x, direction):
     """Derivative of the gradient through two steps of a `scan`, against differences of gradients."""
 
     def loss(x):
@@ -73,15 +73,17 @@ def test_second_derivatives_inside_a_scan(name):
         edges = EdgeIndex.from_array(edge_index, num_senders=6, num_receivers=6)
         x, direction = jr.normal(keys[0], (6, 4)), jr.normal(keys[1], (6, 4))
         if name == "gatv2":
-            _check(eqx.Partial(GATv2Conv(4, 4, key=keys[2]), edge_index=edges), x, direction)
+            _assert_second_derivative(eqx.Partial(GATv2Conv(4, 4, key=keys[2]), edge_index=edges), x, direction)
         elif name == "segment_mul":
-            _check(lambda h: ops.segment_mul(h[edge_index[0]], edge_index[1], 6), x, direction)
+            _assert_second_derivative(lambda h: ops.segment_mul(h[edge_index[0]], edge_index[1], 6), x, direction)
         elif name == "sparse":  # neurons that are silent have derivatives too
             targets, weight = jnp.asarray(rng.integers(0, 6, (6, 3)), jnp.int32), jr.normal(keys[3], (6, 3))
             sparse = SparseConnection(targets, weight, 6)
-            _check(lambda h: sparse(h * jnp.array([0.0, 1, 1, 0, 1, 1])), x[:, 0].at[1].set(0.0), direction[:, 0])
+            _assert_second_derivative(
+                lambda h: sparse(h * jnp.array([0.0, 1, 1, 0, 1, 1])), x[:, 0].at[1].set(0.0), direction[:, 0]
+            )
         else:
-            _check(
+            _assert_second_derivative(
                 eqx.Partial(_Product(aggregation=aggr.Max() if name == "max" else aggr.Mul()), edges=edges),
                 x,
                 direction,
