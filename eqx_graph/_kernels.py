@@ -44,9 +44,14 @@ def rows_at(x: Any, ids: Any) -> Any:
     return x.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def add_at(x: Any, ids: Any, rows: Any) -> Any:
-    """`x` with `rows` added at ids known to be in range."""
-    return x.at[ids].add(rows, mode="promise_in_bounds", wrap_negative_indices=False)
+def add_at(x: Any, ids: Any, rows: Any, valid: Any = None) -> Any:
+    """`x` with `rows` added at ids known to be in range; those that are not `valid` are added nowhere.
+
+    An id out of range drops a row, whatever it holds: an infinite one times zero is not zero.
+    """
+    if valid is None:
+        return x.at[ids].add(rows, mode="promise_in_bounds", wrap_negative_indices=False)
+    return x.at[jnp.where(valid, ids, x.shape[0])].add(rows, mode="drop", wrap_negative_indices=False)
 
 
 def alone(function: Callable[..., Any], *args: Any) -> Any:

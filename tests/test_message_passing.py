@@ -12,6 +12,7 @@ import pytest
 
 from eqx_graph import EdgeIndex, EdgeList, ops
 from eqx_graph.nn import MessagePassing, aggr
+from eqx_graph.ops import _blocks
 
 
 NUM_SENDERS, NUM_RECEIVERS, NUM_EDGES = 7, 9, 40
@@ -141,7 +142,9 @@ def test_higher_derivatives_and_batches(name):
             assert_close(ours[key], value, f"{name}, {key}", rtol=1e-9)
 
 
-def test_edge_map_agrees_and_differentiates_what_it_closes_over():
+@pytest.mark.parametrize("core_cache", [2**20, 0], ids=["in one order", "in two orders"])
+def test_edge_map_agrees_and_differentiates_what_it_closes_over(core_cache, monkeypatch):
+    monkeypatch.setattr(_blocks, "_CORE_CACHE", core_cache)
     with jax.enable_x64(True):
         _, senders, receivers, weight = arguments(jnp.float64)
         attention = jnp.arange(6.0).reshape(2, 3) / 7
@@ -165,20 +168,29 @@ def test_edge_map_agrees_and_differentiates_what_it_closes_over():
         assert count.shape == (NUM_EDGES, 2)
 
 
-def test_masked_edges_have_no_say_even_where_their_derivative_is_infinite():
+@pytest.mark.parametrize("core_cache", [2**20, 0], ids=["in one order", "in two orders"])
+def test_masked_edges_have_no_say_even_where_their_derivative_is_infinite(core_cache, monkeypatch):
     """A padding edge joins a node to itself: a distance of zero, whose square root has an infinite derivative."""
+    monkeypatch.setattr(_blocks, "_CORE_CACHE", core_cache)
+
+    def distance(x_i, x_j):
+        return jnp.sqrt(jnp.sum((x_i - x_j) ** 2, keepdims=True))
 
     class Distance(MessagePassing):
         aggregation: aggr.AbstractAggregation = aggr.Sum()
 
         def message(self, x_i, x_j):
-            return jnp.sqrt(jnp.sum((x_i - x_j) ** 2, keepdims=True))
+            return distance(x_i, x_j)
 
     ends, mask = np.array([[0, 1, 2, 2], [1, 0, 2, 2]]), np.array([True, True, False, False])
     edges = EdgeIndex.from_array(ends, num_senders=3, num_receivers=3, edge_mask=mask)
     for block_size in (1, 3, 4):
-        gradient = jax.grad(lambda x, b=block_size: Distance().propagate(edges, x=x, block_size=b).sum())(jnp.eye(3))
-        assert np.all(np.isfinite(gradient)) and np.all(np.asarray(gradient)[2] == 0)
+        for distances in (
+            lambda x, b=block_size: Distance().propagate(edges, x=x, block_size=b),
+            lambda x, b=block_size: ops.edge_map(edges, distance, x_i=x, x_j=x, block_size=b),
+        ):
+            gradient = jax.grad(lambda x, f=distances: f(x).sum())(jnp.eye(3))
+            assert np.all(np.isfinite(gradient)) and np.all(np.asarray(gradient)[2] == 0)
 
 
 def test_memory_is_bounded_by_the_block():

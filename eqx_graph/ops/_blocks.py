@@ -2,7 +2,8 @@
 
 `map_edges` and `sum_edges` run an `EdgeFunction` over blocks under a derivative rule of their own: the backward pass
 recomputes a block's outputs, and adds its part of the gradient of a node array row by row (autodiff would pass over the
-whole array once a block).
+whole array once a block). Rows that come in order stay in the cache, so on a CPU the edges of a map are gone over twice,
+by receiver for the gradients of receivers and by sender for those of senders.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +16,13 @@ from jax.custom_derivatives import SymbolicZero
 from .._kernels import accumulator_dtype, add_at, loop_over_blocks, rows_at, zeros_after
 from .._linear_call import linear_call
 from ..data._edge_index import EdgeIndex
-from ._edge_function import EdgeFunction, num_bytes
+from ._edge_function import TURNED, EdgeFunction, Side, num_bytes, turned
 
 
 Kind = Literal["map", "sum"]
+
+# Bytes of a node array of which any row is at hand: what a core of a CPU has for itself.
+_CORE_CACHE = 2**20
 
 
 # --- one block --------------------------------------------------------------------------------------------------------
@@ -38,7 +42,12 @@ def _block_at(fn: EdgeFunction, start: Any, fresh: Any) -> Block:
         return jax.lax.dynamic_slice_in_dim(jnp.asarray(a), start, fn.block)
 
     edges = fn.edges
-    ids = {"sender": cut(edges.senders), "receiver": cut(edges.receivers), "caller": cut(edges.permutation)}
+    ids = {
+        "sender": cut(edges.senders),
+        "receiver": cut(edges.receivers),
+        "caller": cut(edges.permutation),
+        "crossed": cut(edges.by_receiver),
+    }
     mask = None if edges.edge_mask is None else cut(edges.edge_mask)
     valid = mask if fresh is None else fresh if mask is None else mask & fresh
     return Block(start, ids, mask, valid)
@@ -49,16 +58,17 @@ def _flat(a: Any) -> Any:
     return a.reshape(a.shape[0], -1) if a.ndim > 2 and a.size else a
 
 
+def _row(fn: EdgeFunction, block: Block, side: Side, operand: Any) -> Any:
+    """The block's rows of one operand."""
+    if side == "edge":
+        return jax.lax.dynamic_slice_in_dim(operand, block.start, fn.block)
+    return rows_at(_flat(operand), block.ids[side]).reshape(fn.block, *operand.shape[1:])
+
+
 def _rows(fn: EdgeFunction, block: Block, values: Sequence[Any]) -> list[Any]:
     """The block's rows of every operand."""
-    out = []
-    for side, operand in zip(fn.sides, values[fn.num_constants :], strict=True):
-        if side == "edge":
-            out.append(jax.lax.dynamic_slice_in_dim(operand, block.start, fn.block))
-        else:
-            rows = rows_at(_flat(operand), block.ids[side])
-            out.append(rows.reshape(fn.block, *operand.shape[1:]))
-    return out
+    pairs = zip(fn.sides, values[fn.num_constants :], strict=True)
+    return [_row(fn, block, side, operand) for side, operand in pairs]
 
 
 def _evaluate(fn: EdgeFunction, constants: Sequence[Any], rows: Sequence[Any]) -> Any:
@@ -121,9 +131,31 @@ def _forward(fn: EdgeFunction, kind: Kind, values: Sequence[Any]) -> Any:
 
 def _backward(fn: EdgeFunction, kind: Kind, values: Sequence[Any], cts: Any, moving: Sequence[int]) -> list[Any]:
     """Cotangents of `values[k]` for the `moving` k, given those of the result."""
+    side: Side = "edge" if kind == "map" else "receiver"
+    by_sender = [k for k in moving if kind == "map" and _is_sent_far(fn, k, values[k])]
+    by_receiver = [k for k in moving if k not in by_sender]
+    start = jax.tree.leaves(cts)[0]
+    parts = _totals(fn, side, values, cts, by_receiver, start) if by_receiver else {}
+    if by_sender:  # after the others: side by side the two would share the threads and the cache
+        start = next(iter(parts.values()), start)
+        parts |= _totals(turned(fn), TURNED[side], values, cts, by_sender, start)
+    return [parts[k] for k in moving]
+
+
+def _is_sent_far(fn: EdgeFunction, k: int, value: Any) -> bool:
+    """Whether `value` is rows of senders, more than the cache of a core holds: it would miss most, in no order."""
+    sent = k >= fn.num_constants and fn.sides[k - fn.num_constants] == "sender"
+    return sent and jax.default_backend() == "cpu" and value.size * value.dtype.itemsize > _CORE_CACHE
+
+
+def _totals(
+    fn: EdgeFunction, side: Side, values: Sequence[Any], cts: Any, moving: Sequence[int], after: Any
+) -> dict[int, Any]:
+    """Cotangents by the position of their value; those of the results lie at the edges' `side`."""
 
     def body(block: Block, totals: list[Any]) -> list[Any]:
         constants, rows = values[: fn.num_constants], _rows(fn, block, values)
+        summed = block.valid if moving[0] < fn.num_constants else None  # the rows of others are dropped by their ids
 
         def of_moving(moved: Sequence[Any]) -> Any:
             arguments = [*constants, *rows]
@@ -131,22 +163,16 @@ def _backward(fn: EdgeFunction, kind: Kind, values: Sequence[Any], cts: Any, mov
                 arguments[k] = value
             return _evaluate(fn, arguments[: fn.num_constants], arguments[fn.num_constants :])
 
-        def cut(ct: Any) -> Any:
-            if kind == "map":
-                return jax.lax.dynamic_slice_in_dim(ct, block.start, fn.block)
-            return rows_at(ct, block.ids["receiver"])
-
-        block_cts = jax.tree.map(lambda ct: where_valid(block.valid, cut(ct), 0), cts)
+        block_cts = jax.tree.map(lambda ct: where_valid(summed, _row(fn, block, side, ct), 0), cts)
         _, pullback = jax.vjp(of_moving, [[*constants, *rows][k] for k in moving])
         (parts,) = pullback(block_cts)
         return [
             _accumulate(fn, block, k, *pair) for k, pair in zip(moving, zip(totals, parts, strict=True), strict=True)
         ]
 
-    after = jax.tree.leaves(cts)[0]
     zeros = [zeros_after(after, _total_shape(fn, k, values[k]), accumulator_dtype(values[k].dtype)) for k in moving]
     totals = fold_blocks(fn, body, zeros)
-    return [total.astype(values[k].dtype).reshape(values[k].shape) for k, total in zip(moving, totals, strict=True)]
+    return {k: t.astype(values[k].dtype).reshape(values[k].shape) for k, t in zip(moving, totals, strict=True)}
 
 
 def _total_shape(fn: EdgeFunction, k: int, value: Any) -> tuple[int, ...]:
@@ -157,13 +183,12 @@ def _accumulate(fn: EdgeFunction, block: Block, k: int, total: Any, part: Any) -
     part = part.astype(total.dtype)
     if k < fn.num_constants:
         return total + part
-    # An edge that does not count may have an infinite derivative (a distance of zero, say): times zero is not zero.
-    part = where_valid(block.valid, _flat(part), 0)
-    side = fn.sides[k - fn.num_constants]
+    part, side = _flat(part), fn.sides[k - fn.num_constants]
+    # An edge that does not count may have an infinite derivative (a distance of zero, say).
     if side == "edge":
-        part = part + jax.lax.dynamic_slice_in_dim(total, block.start, fn.block)
+        part = where_valid(block.valid, part, 0) + jax.lax.dynamic_slice_in_dim(total, block.start, fn.block)
         return jax.lax.dynamic_update_slice_in_dim(total, part, block.start, 0)
-    return add_at(total, block.ids[side], part)
+    return add_at(total, block.ids[side], part, block.valid)
 
 
 def tangent_of(fn: EdgeFunction, kind: Kind, edges: EdgeIndex, values: Sequence[Any], tangents: Sequence[Any]) -> Any:

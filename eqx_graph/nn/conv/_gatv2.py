@@ -1,5 +1,6 @@
 """Dynamic graph attention."""
 
+import functools as ft
 from typing import Literal, overload
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import jax.random as jr
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._linear_call import linear_call
 from ..._ruled import ruled
 from ...data import EdgeIndexLike
 from ...ops import edge_map
@@ -183,15 +185,27 @@ class GATv2Conv(eqx.Module):
         x_i: tuple[Float[Array, " total"], Float[Array, " total"]],
         edge_values: Float[Array, " edge_dim"] | None = None,
     ) -> Float[Array, " heads"]:
-        """Logits of one edge; the sum over channels is a product with a block of ones, which a CPU does fastest."""
+        """Logits of one edge."""
         z, weighted = x_i[0] + x_j[0], x_i[1] + x_j[1]
         if edge_values is not None and self.lin_edge is not None:
             on_edge = self.lin_edge(edge_values)
             z, weighted = z + jax.lax.stop_gradient(on_edge), weighted + on_edge * self.att.reshape(-1)
         slope = jnp.asarray(self.negative_slope, z.dtype)
         terms = _weighted_leaky_relu(z, jax.lax.stop_gradient(self.att.reshape(-1)), slope, weighted)
-        ones = jnp.ones((terms.shape[0] // self.heads, 1), terms.dtype)
-        return terms @ jnp.kron(jnp.eye(self.heads, dtype=terms.dtype), ones)
+        return linear_call(ft.partial(_sums, self.heads), ft.partial(_spread, terms.shape[0] // self.heads), (), terms)
+
+
+def _sums(heads: int, nothing: tuple, terms: Float[Array, " total"]) -> Float[Array, " heads"]:
+    """The sum over each head's channels: as a product with a block of ones, which a CPU does fastest."""
+    del nothing
+    ones = jnp.ones((terms.shape[0] // heads, 1), terms.dtype)
+    return terms @ jnp.kron(jnp.eye(heads, dtype=terms.dtype), ones)
+
+
+def _spread(channels: int, nothing: tuple, ct: Float[Array, " heads"]) -> Float[Array, " total"]:
+    """Its transpose, which needs no product."""
+    del nothing
+    return jnp.repeat(ct, channels)
 
 
 def _leaky_relu_times(z: Array, att: Array, slope: Array, weighted: Array) -> Array:
