@@ -2,8 +2,8 @@
 
 `map_edges` and `sum_edges` run an `EdgeFunction` over blocks under a derivative rule of their own: the backward pass
 recomputes a block's outputs, and adds its part of the gradient of a node array row by row (autodiff would pass over the
-whole array once a block). Rows that come in order stay in the cache, so on a CPU the edges of a map are gone over twice,
-by receiver for the gradients of receivers and by sender for those of senders.
+whole array once a block). Rows that come in order stay in the cache, so on a CPU the edges of a map are gone over
+twice, by receiver for the gradients of receivers and by sender for those of senders.
 """
 
 from collections.abc import Callable, Sequence
