@@ -23,22 +23,28 @@ from _problem import Problem
 
 HERE = pathlib.Path(__file__).parent
 LAYERS = ("gcn", "sage", "gat", "gatv2", "transformer", "edge")
-PEERS = ("ours", "jraphx", "pyg", "pyg-csr")
+PEERS = ("ours", "ours-heaps", "jraphx", "pyg", "pyg-csr")
 # torch's compressed layout changes nothing for layers that gather; they are timed on the edge list alone.
 _HAS_CSR = ("gcn", "sage", "gat")
 
 
-# With these glibc keeps freed memory for the next step; without, every step maps its memory anew and touches it first.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_ARENA_MAX": "1"}
+# What a process does about the temporary memory of a step. By default XLA maps it anew at every call, and every page of 4
+# KiB is touched for the first time again. In heaps of 16 MiB glibc keeps most of it (a compiler option of ours to choose:
+# arrays of the peers are larger); with its pages of 2 MiB there is little to touch, for any library.
+MEMORY = {
+    "default": {},
+    "heaps": {"XLA_FLAGS": "--xla_multiheap_size_constraint_per_heap=16777216", "TF_CPP_MIN_LOG_LEVEL": "2"},
+    "huge": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+}
 
 
-def run(
-    python: str, peer: str, layer: str, sizes: dict[str, int], variables: Mapping[str, str] | None = None
-) -> dict | None:
+def run(python: str, peer: str, layer: str, sizes: dict[str, int], variables: Mapping[str, str]) -> dict | None:
     """One process of `train_step.py` with more environment variables; `None` if the peer lacks the layer."""
+    if peer == "ours-heaps":
+        peer, variables = "ours", MEMORY["heaps"]
     options = [f"--{name}={value}" for name, value in sizes.items()]
     command = [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={peer}", *options]
-    environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")} | dict(variables or {})
+    environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")} | dict(variables)
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         print(f"{peer} {layer}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
@@ -78,7 +84,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
-    parser.add_argument("--keep-memory", action="store_true", help="every process keeps freed memory (glibc)")
+    parser.add_argument("--memory", choices=MEMORY, default="default", help="of every library")
     parser.add_argument("--json", type=pathlib.Path, help="write every measurement here")
     for field in dataclasses.fields(Problem)[1:]:
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
@@ -92,8 +98,8 @@ def main() -> None:
             for peer in options.peers:
                 if (layer, peer) in missing or (peer == "pyg-csr" and layer not in _HAS_CSR):
                     continue
-                python = sys.executable if peer == "ours" else options.peer_python
-                result = run(python, peer, layer, sizes, KEEP_MEMORY if options.keep_memory else None)
+                python = sys.executable if peer.startswith("ours") else options.peer_python
+                result = run(python, peer, layer, sizes, MEMORY[options.memory])
                 if result is None:
                     missing.add((layer, peer))
                 else:

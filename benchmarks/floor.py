@@ -3,14 +3,17 @@
     python benchmarks/floor.py                      # 50,000 nodes, 1,000,000 edges, 64 features, as in compare.py
     python benchmarks/floor.py --layers gat --edges 100000 --nodes 5000
 
-First the pieces: a copy, dense products, sparse products, gathers and scatters of rows, exponentials. Then, per layer,
-the sum of the pieces that its step must do, beside the step itself, in processes of its own: as it is, and with
-freed memory kept from one step to the next (glibc's variables; the fresh memory a step touches is counted in page
-faults). What lies between the last two is the kernel handing out zeroed pages; what lies between the sum and the step
-with memory kept is passes over arrays between the pieces. A bar below the sum asks for other kernels.
+First the pieces: a copy, dense products, sparse products, gathers and scatters of rows, exponentials, in a process with
+large pages. Then, per layer, the sum of the pieces that its step must do, beside the step itself, in processes of its
+own: as it is, in small heaps and with large pages (`compare.MEMORY`; the fresh memory a step touches is counted in page
+faults). What lies between these is the kernel handing out zeroed pages; what lies between the sum and the step with
+large pages is passes over arrays between the pieces. A bar below the sum asks for other kernels.
 """
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from _problem import HEADS, Problem, draw
-from compare import KEEP_MEMORY, run
+from compare import MEMORY, run
 from eqx_graph import EdgeIndex, ops
 
 
@@ -137,24 +140,33 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=50_000)
     parser.add_argument("--edges", type=int, default=1_000_000)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--pieces", action="store_true", help="only the pieces, in this process, as JSON")
     options = parser.parse_args()
     sizes = {"nodes": options.nodes, "edges": options.edges, "steps": options.steps}
+    if options.pieces:
+        print(json.dumps(pieces(Problem("gcn", **sizes))))
+        return
 
-    found = pieces(Problem("gcn", **sizes))
+    child = [sys.executable, __file__, "--pieces", f"--nodes={options.nodes}", f"--edges={options.edges}"]
+    done = subprocess.run(child, capture_output=True, text=True, env=os.environ | MEMORY["huge"])
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found = json.loads(done.stdout.splitlines()[-1])
     print("| piece, alone | ms |\n|---|---|")
     for name, value in found.items():
         print(f"| {name} | {value:.2f} |")
     print(f"\ncopy bandwidth {2 * 2**28 / found['copy of 256 MiB'] / 1e6:.1f} GB/s\n")
-    print("| layer | sum of its pieces ms | step ms | fresh MB a step | step ms, memory kept | fresh MB a step |")
-    print("|---|---|---|---|---|---|")
+    print("| layer | sum of its pieces ms |" + "".join(f" step ms, {m} | fresh MB, peak GB |" for m in MEMORY))
+    print("|---|---" + 2 * len(MEMORY) * "|---" + "|")
     for layer in options.layers:
         total = sum(count * found[name] for name, count in NEEDS[layer].items())
         cells = [f"{total:.1f}"]
-        for variables in (None, KEEP_MEMORY):
+        for variables in MEMORY.values():
             result = run(sys.executable, "ours", layer, sizes, variables)
             if result is None:
                 raise SystemExit(f"the step of {layer} failed")
-            cells += [f"{result['best_step_ms']:.1f}", f"{result['fresh_mb_per_step']:.0f}"]
+            memory = f"{result['fresh_mb_per_step']:.0f}, {result['peak_rss_gb']:.2f}"
+            cells += [f"{result['best_step_ms']:.1f}", memory]
         print(f"| {layer} | {' | '.join(cells)} |", flush=True)
 
 
