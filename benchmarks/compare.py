@@ -28,9 +28,9 @@ PEERS = ("ours", "ours-heaps", "jraphx", "pyg", "pyg-csr")
 _HAS_CSR = ("gcn", "sage", "gat")
 
 
-# What a process does about the temporary memory of a step. By default XLA maps it anew at every call, and every page of 4
-# KiB is touched for the first time again. In heaps of 16 MiB glibc keeps most of it (a compiler option of ours to choose:
-# arrays of the peers are larger); with its pages of 2 MiB there is little to touch, for any library.
+# What a process does about the temporary memory of a step. By default XLA maps it anew at every call, and every page of
+# 4 KiB is touched for the first time again. In heaps of 16 MiB glibc keeps most of it (a compiler option of ours to
+# choose: arrays of the peers are larger); with its pages of 2 MiB there is little to touch, for any library.
 MEMORY = {
     "default": {},
     "heaps": {"XLA_FLAGS": "--xla_multiheap_size_constraint_per_heap=16777216", "TF_CPP_MIN_LOG_LEVEL": "2"},
