@@ -40,8 +40,6 @@ MEMORY = {
 
 def run(python: str, peer: str, layer: str, sizes: dict[str, int], variables: Mapping[str, str]) -> dict | None:
     """One process of `train_step.py` with more environment variables; `None` if the peer lacks the layer."""
-    if peer == "ours-heaps":
-        peer, variables = "ours", MEMORY["heaps"]
     options = [f"--{name}={value}" for name, value in sizes.items()]
     command = [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={peer}", *options]
     environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")} | dict(variables)
@@ -98,8 +96,9 @@ def main() -> None:
             for peer in options.peers:
                 if (layer, peer) in missing or (peer == "pyg-csr" and layer not in _HAS_CSR):
                     continue
-                python = sys.executable if peer.startswith("ours") else options.peer_python
-                result = run(python, peer, layer, sizes, MEMORY[options.memory])
+                library, heaps = peer.removesuffix("-heaps"), MEMORY["heaps"] if peer.endswith("-heaps") else {}
+                python = sys.executable if library == "ours" else options.peer_python
+                result = run(python, library, layer, sizes, MEMORY[options.memory] | heaps)
                 if result is None:
                     missing.add((layer, peer))
                 else:

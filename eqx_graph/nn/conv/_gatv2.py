@@ -10,6 +10,7 @@ import jax.random as jr
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._kernels import head_sums
 from ..._linear_call import linear_call
 from ..._ruled import ruled
 from ...data import EdgeIndexLike
@@ -196,14 +197,12 @@ class GATv2Conv(eqx.Module):
 
 
 def _sums(heads: int, nothing: tuple, terms: Float[Array, " total"]) -> Float[Array, " heads"]:
-    """The sum over each head's channels: as a product with a block of ones, which a CPU does fastest."""
     del nothing
-    ones = jnp.ones((terms.shape[0] // heads, 1), terms.dtype)
-    return terms @ jnp.kron(jnp.eye(heads, dtype=terms.dtype), ones)
+    return head_sums(terms, heads)
 
 
 def _spread(channels: int, nothing: tuple, ct: Float[Array, " heads"]) -> Float[Array, " total"]:
-    """Its transpose, which needs no product."""
+    """The transpose of `_sums`, which needs no product."""
     del nothing
     return jnp.repeat(ct, channels)
 
