@@ -5,7 +5,7 @@
     python benchmarks/compare.py --nodes 2708 --edges 10556 --features 1433 --hidden 64 --threads 1   # Cora's size
 
 Take it on a quiet machine: the load average is printed with the table, and only ratios of one sitting count. A cell is
-the median over rounds of the process's median step; a ratio above 1 means that ours is faster (or smaller).
+the median over rounds of the process's median step.
 """
 
 import argparse
@@ -16,33 +16,25 @@ import pathlib
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
 
 from _problem import Problem
 
 
 HERE = pathlib.Path(__file__).parent
 LAYERS = ("gcn", "sage", "gat", "gatv2", "transformer", "edge")
-PEERS = ("ours", "ours-heaps", "jraphx", "pyg", "pyg-csr")
+# "-kept": after `keep_freed_memory`, which helps whatever runs in the process.
+PEERS = ("ours", "ours-kept", "jraphx", "pyg", "pyg-csr")
 # torch's compressed layout changes nothing for layers that gather; they are timed on the edge list alone.
 _HAS_CSR = ("gcn", "sage", "gat")
 
 
-# What a process does about the temporary memory of a step. By default XLA maps it anew at every call, and every page of
-# 4 KiB is touched for the first time again. In heaps of 16 MiB glibc keeps most of it (a compiler option of ours to
-# choose: arrays of the peers are larger); with its pages of 2 MiB there is little to touch, for any library.
-MEMORY = {
-    "default": {},
-    "heaps": {"XLA_FLAGS": "--xla_multiheap_size_constraint_per_heap=16777216", "TF_CPP_MIN_LOG_LEVEL": "2"},
-    "huge": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
-}
-
-
-def run(python: str, peer: str, layer: str, sizes: dict[str, int], variables: Mapping[str, str]) -> dict | None:
-    """One process of `train_step.py` with more environment variables; `None` if the peer lacks the layer."""
+def run(python: str, peer: str, layer: str, sizes: dict[str, int]) -> dict | None:
+    """One process of `train_step.py`; `None` if the peer lacks the layer."""
+    library = peer.removesuffix("-kept")
     options = [f"--{name}={value}" for name, value in sizes.items()]
-    command = [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={peer}", *options]
-    environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")} | dict(variables)
+    options += ["--keep-freed-memory"] if peer != library else []
+    command = [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={library}", *options]
+    environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         print(f"{peer} {layer}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
@@ -50,29 +42,30 @@ def run(python: str, peer: str, layer: str, sizes: dict[str, int], variables: Ma
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(results: dict[tuple[str, str], list[dict]], layers: list[str]) -> list[str]:
-    """Markdown rows: step, first call and memory of ours, and ratios to every peer."""
+def table(results: dict[tuple[str, str], list[dict]]) -> list[str]:
+    """Markdown, a row for each library: its step by that of ours, and the peak memory of ours by its own."""
 
-    def middle(layer, peer, key):
+    def middle(layer: str, peer: str, key: str) -> float:
         return statistics.median(r[key] for r in results[layer, peer])
 
+    references = [peer for peer in ("ours", "ours-kept") if any(peer == p for _, p in results)]
+    beside = "".join(f" {name} is faster | its memory |" for name in references)
     rows = [
-        "| layer | ours: step ms | first call s | peak GB | temporary MB "
-        "| peer | step ms | peak GB | speed-up | memory |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| layer | library | step ms (least) | first call s | peak GB | temporary MB |{beside}",
+        "|---|---|---|---|---|---" + 2 * len(references) * "|---" + "|",
     ]
-    for layer in layers:
-        if not results.get((layer, "ours")):
-            continue
-        step, peak = middle(layer, "ours", "step_ms"), middle(layer, "ours", "peak_rss_gb")
-        first = middle(layer, "ours", "first_call_s")
-        temporary = results[layer, "ours"][0]["temp_bytes"]
-        head = f"| {layer} | {step:.1f} | {first:.2f} | {peak:.2f} | {(temporary or 0) / 1e6:.0f} "
-        for peer in PEERS[1:]:
-            if results.get((layer, peer)):
-                theirs, their_peak = middle(layer, peer, "step_ms"), middle(layer, peer, "peak_rss_gb")
-                ratios = f"{theirs / step:.2f}x | {peak / their_peak:.2f}x"
-                rows.append(f"{head}| {peer} | {theirs:.1f} | {their_peak:.2f} | {ratios} |")
+    for layer, peer in sorted(results, key=lambda key: LAYERS.index(key[0]) if key[0] in LAYERS else len(LAYERS)):
+        step, peak, first = (middle(layer, peer, key) for key in ("step_ms", "peak_rss_gb", "first_call_s"))
+        least = min(r["best_step_ms"] for r in results[layer, peer])
+        temporary = (results[layer, peer][0]["temp_bytes"] or 0) / 1e6
+        cells = f"| {layer} | {peer} | {step:.1f} ({least:.1f}) | {first:.2f} | {peak:.2f} | {temporary:.0f} |"
+        for name in references:
+            if (layer, name) in results:
+                faster, memory = step / middle(layer, name, "step_ms"), middle(layer, name, "peak_rss_gb") / peak
+                cells += f" {faster:.2f}x | {memory:.2f}x |"
+            else:
+                cells += " | |"
+        rows.append(cells)
     return rows
 
 
@@ -82,7 +75,6 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
-    parser.add_argument("--memory", choices=MEMORY, default="default", help="of every library")
     parser.add_argument("--json", type=pathlib.Path, help="write every measurement here")
     for field in dataclasses.fields(Problem)[1:]:
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
@@ -94,16 +86,15 @@ def main() -> None:
     for _ in range(options.rounds):
         for layer in options.layers:
             for peer in options.peers:
-                if (layer, peer) in missing or (peer == "pyg-csr" and layer not in _HAS_CSR):
+                if (layer, peer) in missing or (peer.startswith("pyg-csr") and layer not in _HAS_CSR):
                     continue
-                library, heaps = peer.removesuffix("-heaps"), MEMORY["heaps"] if peer.endswith("-heaps") else {}
-                python = sys.executable if library == "ours" else options.peer_python
-                result = run(python, library, layer, sizes, MEMORY[options.memory] | heaps)
+                python = sys.executable if peer.startswith("ours") else options.peer_python
+                result = run(python, peer, layer, sizes)
                 if result is None:
                     missing.add((layer, peer))
                 else:
                     results.setdefault((layer, peer), []).append(result | {"load": os.getloadavg()[0]})
-    print("\n".join(table(results, options.layers)))
+    print("\n".join(table(results)))
     print(f"\nload average {os.getloadavg()[0]:.2f}, {os.cpu_count()} CPUs, {sizes}")
     if options.json:
         options.json.write_text(json.dumps([r for rs in results.values() for r in rs], indent=1))

@@ -3,16 +3,15 @@
     python benchmarks/floor.py                      # 50,000 nodes, 1,000,000 edges, 64 features, as in compare.py
     python benchmarks/floor.py --layers gat --edges 100000 --nodes 5000
 
-First the pieces: a copy, dense products, sparse products, gathers and scatters of rows, exponentials, in a process with
-large pages. Then, per layer, the sum of the pieces that its step must do, beside the step itself, in processes of its
-own: as it is, in small heaps and with large pages (`compare.MEMORY`; the fresh memory a step touches is counted in page
-faults). What lies between these is the kernel handing out zeroed pages; what lies between the sum and the step with
-large pages is passes over arrays between the pieces. A bar below the sum asks for other kernels.
+First the pieces: a copy, dense products, sparse products, gathers and scatters of rows, exponentials, the loss, in a
+process that keeps freed memory. Then, per layer, the sum of the pieces that its step must do, beside the step itself, in
+processes of its own: as it is and with `keep_freed_memory` (the fresh memory a step touches is counted in page faults).
+What lies between these is the kernel handing out zeroed pages; what lies between the sum and the step that keeps memory
+is passes over arrays between the pieces. A bar below the sum asks for other kernels.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,8 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from _problem import HEADS, Problem, draw
-from compare import MEMORY, run
+from _ours import make_conv
+from _problem import HEADS, Problem, cross_entropy, draw
+from compare import run
+from eqx_dynamics.training import keep_freed_memory
 from eqx_graph import EdgeIndex, ops
 
 
@@ -62,15 +63,16 @@ def pieces(problem: Problem) -> dict[str, float]:
         "sparse product, heads": (ops.matmul, (edges, many, heads)),
         "transposed product, heads": (_transposed(edges, many, heads), (edges, many, heads)),
         "edge dot products, heads": (ops.edge_dot, (edges, heads, heads + 1)),
-        "features of both ends, forward": (_both_ends, (edges, x, x + 1)),
-        "features of both ends, backward": (
-            jax.grad(lambda a, b, e: _both_ends(e, a, b).sum(), (0, 1)),
-            (x, x + 1, edges),
+        "GATv2's logits": (_both_ends, (edges, x, x + 1)),
+        "GATv2's logits, backward": (
+            lambda e, a, b, ct: jax.vjp(lambda a, b: _both_ends(e, a, b), a, b)[1](ct),
+            (edges, x, x + 1, many),
         ),
         "numbers per head of both ends": (lambda e, a: e.send(a) + e.receive(a), (edges, heads[..., 0])),
         "numbers per head to an end": (lambda e, w: e.sum_received(w), (edges, many)),
         "range of all logits": (lambda w: (jnp.max(w), jnp.min(w)), (many,)),
         "exponentials per edge and head": (jnp.exp, (many,)),
+        "linear head and loss, both ways": (_head, (x, matrix[:, : problem.classes], jnp.asarray(arrays.y))),
     }
     return {name: least(function, *args) for name, (function, args) in functions.items()}
 
@@ -81,9 +83,14 @@ def _transposed(edges: EdgeIndex, weight: jax.Array, values: jax.Array) -> Calla
 
 
 def _both_ends(edges: EdgeIndex, a: jax.Array, b: jax.Array) -> jax.Array:
-    """One number per edge that needs every feature of both its ends, again in the backward pass."""
-    ones = jnp.ones((a.shape[1], 1))
-    return ops.edge_map(edges, lambda x_j, x_i: jax.nn.relu(x_j + x_i) @ ones, x_j=a, x_i=b)
+    """A number per edge and head that needs the features of both its ends, as they are in the layer."""
+    conv = make_conv(Problem("gatv2", hidden=a.shape[1]), a.shape[1], jax.random.key(0))
+    return ops.edge_map(edges, conv._logits, x_j=conv._ends(a), x_i=conv._ends(b))
+
+
+def _head(x: jax.Array, matrix: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
+    """What follows the layers in every step: the linear map, its loss, and their gradients."""
+    return jax.grad(lambda x, matrix: cross_entropy(x @ matrix, labels), (0, 1))(x, matrix)
 
 
 def _side_by_side(a: jax.Array, b: jax.Array, matrix: jax.Array) -> jax.Array:
@@ -91,15 +98,14 @@ def _side_by_side(a: jax.Array, b: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 # How often the two layers, forward and backward, need each piece. The input's gradient is not needed.
+_HEAD = {"linear head and loss, both ways": 1}
 _SOFTMAX = {"range of all logits": 2, "exponentials per edge and head": 2, "numbers per head to an end": 2}
-_ATTENTION = _SOFTMAX | {
-    "sparse product, heads": 2,
-    "transposed product, heads": 2,
-    "edge dot products, heads": 2,
-}
+_PRODUCTS = {"sparse product, heads": 2, "transposed product, heads": 2, "edge dot products, heads": 2}
+_ATTENTION = _HEAD | _SOFTMAX | _PRODUCTS
 NEEDS: dict[str, dict[str, int]] = {
-    "gcn": {"dense product": 3, "dense weight gradient": 2, "sparse product": 3, "node array, one pass": 6},
-    "sage": {
+    "gcn": _HEAD | {"dense product": 3, "dense weight gradient": 2, "sparse product": 3, "node array, one pass": 6},
+    "sage": _HEAD
+    | {
         "dense product of two arrays side by side": 2,
         "its weight gradient": 2,
         "dense product": 2,
@@ -118,8 +124,8 @@ NEEDS: dict[str, dict[str, int]] = {
     | {
         "dense product": 6,
         "dense weight gradient": 4,
-        "features of both ends, forward": 2,
-        "features of both ends, backward": 2,
+        "GATv2's logits": 2,
+        "GATv2's logits, backward": 2,
         "node array, one pass": 10,
     },
     "transformer": _ATTENTION
@@ -144,11 +150,12 @@ def main() -> None:
     options = parser.parse_args()
     sizes = {"nodes": options.nodes, "edges": options.edges, "steps": options.steps}
     if options.pieces:
+        keep_freed_memory()
         print(json.dumps(pieces(Problem("gcn", **sizes))))
         return
 
     child = [sys.executable, __file__, "--pieces", f"--nodes={options.nodes}", f"--edges={options.edges}"]
-    done = subprocess.run(child, capture_output=True, text=True, env=os.environ | MEMORY["huge"])
+    done = subprocess.run(child, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -156,13 +163,13 @@ def main() -> None:
     for name, value in found.items():
         print(f"| {name} | {value:.2f} |")
     print(f"\ncopy bandwidth {2 * 2**28 / found['copy of 256 MiB'] / 1e6:.1f} GB/s\n")
-    print("| layer | sum of its pieces ms |" + "".join(f" step ms, {m} | fresh MB, peak GB |" for m in MEMORY))
-    print("|---|---" + 2 * len(MEMORY) * "|---" + "|")
+    print("| layer | sum of its pieces ms | step ms | fresh MB, peak GB | step ms, kept | fresh MB, peak GB |")
+    print("|---|---|---|---|---|---|")
     for layer in options.layers:
         total = sum(count * found[name] for name, count in NEEDS[layer].items())
         cells = [f"{total:.1f}"]
-        for variables in MEMORY.values():
-            result = run(sys.executable, "ours", layer, sizes, variables)
+        for peer in ("ours", "ours-kept"):
+            result = run(sys.executable, peer, layer, sizes)
             if result is None:
                 raise SystemExit(f"the step of {layer} failed")
             memory = f"{result['fresh_mb_per_step']:.0f}, {result['peak_rss_gb']:.2f}"

@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py --layer gat --nodes 50000 --edges 1000000 --features 64 --hidden 64 --classes 8
     python benchmarks/train_step.py --layer gat --peer jraphx
+    python benchmarks/train_step.py --layer gat --keep-freed-memory
 
 Prints the median step in ms, the first call (trace and compile) in s, peak memory of the process in GB, and the bytes
 of temporary memory of the compiled step. The process is bound to `--threads` CPUs. Peers need the extra `bench`.
@@ -21,11 +22,16 @@ def main() -> None:
     parser.add_argument("--peer", choices=typing.get_args(Peer), default="ours")
     for field in dataclasses.fields(Problem)[1:]:
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
+    parser.add_argument("--keep-freed-memory", action="store_true", help="eqx_dynamics.training.keep_freed_memory()")
     options = vars(parser.parse_args())
-    peer = options.pop("peer")
+    peer, keep = options.pop("peer"), options.pop("keep_freed_memory")
     problem = Problem(**options)
     if hasattr(os, "sched_setaffinity"):  # before any library starts its threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: problem.threads])
+    if keep:
+        from eqx_dynamics.training import keep_freed_memory
+
+        keep_freed_memory()
     arrays = draw(problem)
     if peer == "ours":
         from _ours import make_step

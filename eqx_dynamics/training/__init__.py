@@ -23,6 +23,7 @@ from ._loggers import (
     TensorBoard as TensorBoard,
     WandB as WandB,
 )
+from ._memory import keep_freed_memory as keep_freed_memory
 from ._optimizers import leaf_mask as leaf_mask, make_schedule as make_schedule, optimizer_groups as optimizer_groups
 from ._plot import plot_history as plot_history
 from ._precision import DynamicLossScale as DynamicLossScale, Precision as Precision
