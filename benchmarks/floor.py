@@ -4,10 +4,10 @@
     python benchmarks/floor.py --layers gat --edges 100000 --nodes 5000
 
 First the pieces: a copy, dense products, sparse products, gathers and scatters of rows, exponentials, the loss, in a
-process that keeps freed memory. Then, per layer, the sum of the pieces that its step must do, beside the step itself, in
-processes of its own: as it is and with `keep_freed_memory` (the fresh memory a step touches is counted in page faults).
-What lies between these is the kernel handing out zeroed pages; what lies between the sum and the step that keeps memory
-is passes over arrays between the pieces. A bar below the sum asks for other kernels.
+process that keeps freed memory. Then, per layer, the sum of the pieces that its step must do, beside the step itself,
+in processes of its own: as it is and with `keep_freed_memory` (the fresh memory a step touches is counted in page
+faults). What lies between these is the kernel handing out zeroed pages; what lies between the sum and the step that
+keeps memory is passes over arrays between the pieces. A bar below the sum asks for other kernels.
 """
 
 import argparse

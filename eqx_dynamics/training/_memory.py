@@ -36,6 +36,8 @@ def keep_freed_memory() -> bool:
             "`keep_freed_memory` must be called before JAX makes an array or computes anything; got devices in use. "
             "Call it right after the imports."
         ) from error
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_MMAP_MAX, 0)) and bool(libc.mallopt(_TRIM_THRESHOLD, -1))
+    kept = bool(libc.mallopt(_MMAP_MAX, 0)) and bool(libc.mallopt(_TRIM_THRESHOLD, -1))
+    if kept:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    return kept
