@@ -6,8 +6,11 @@ import platform
 import jax
 
 
-# Parameters of `mallopt` (malloc.h of glibc).
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+# Parameters of `mallopt` (malloc.h of glibc) and their values: nothing is given back, nothing is mapped for itself, and
+# all threads but the main one share a region: what one of them freed, another uses (30 MB after a compilation). Sharing
+# that of the main thread as well, they would wait for each other.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_SETTINGS = ((_TRIM_THRESHOLD, -1), (_MMAP_MAX, 0), (_ARENA_MAX, 2))
 
 
 def keep_freed_memory() -> bool:
@@ -16,10 +19,10 @@ def keep_freed_memory() -> bool:
     XLA asks the C library for a program's temporary memory at every call. glibc gives whatever is larger than 32 MB
     back to the kernel at once, so every step touches all of its pages for the first time again: 0.1 ms a megabyte, a
     quarter of a training step on a graph of a million edges. After this call freed memory stays with the process until
-    it ends, and programs run in the thread that calls them, whose memory is one region (that of other threads is not).
+    it ends, and programs run in the thread that calls them: the main thread's memory is a single region that can grow.
     So JAX returns when a program is done, and work on the host overlaps with it only in another thread.
 
-    Call it once, before anything is computed; libraries should leave it to whoever writes the program.
+    Call it in the main thread, before anything is computed; libraries should leave it to whoever writes the program.
 
     **Returns:** whether anything changed: False where the C library is not glibc (macOS, Windows, musl).
 
@@ -27,7 +30,7 @@ def keep_freed_memory() -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    count = jax.config.jax_num_cpu_devices
+    count = jax.config.read("jax_num_cpu_devices")
     try:  # an option that JAX refuses to change once its devices are in use
         jax.config.update("jax_num_cpu_devices", 2 if count == 1 else 1)
         jax.config.update("jax_num_cpu_devices", count)
@@ -37,7 +40,7 @@ def keep_freed_memory() -> bool:
             "Call it right after the imports."
         ) from error
     libc = ctypes.CDLL(None)
-    kept = bool(libc.mallopt(_MMAP_MAX, 0)) and bool(libc.mallopt(_TRIM_THRESHOLD, -1))
+    kept = all(libc.mallopt(parameter, value) for parameter, value in _SETTINGS)
     if kept:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     return kept
