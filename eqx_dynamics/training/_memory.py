@@ -30,7 +30,7 @@ def keep_freed_memory() -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    count = jax.config.read("jax_num_cpu_devices")
+    count = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
     try:  # an option that JAX refuses to change once its devices are in use
         jax.config.update("jax_num_cpu_devices", 2 if count == 1 else 1)
         jax.config.update("jax_num_cpu_devices", count)
