@@ -1,7 +1,7 @@
 """Time and memory of a training step against the number of edges: slopes on a log-log plot, as PNG and table.
 
     python benchmarks/scaling.py --layers gcn gat edge --largest 10000000
-
+    python benchmarks/scaling.py --keep-freed-memory
     python benchmarks/scaling.py --products          # the bare sparse product beside a model of the memory it reads
 
 There are 20 edges a node. Every point is its own process, so that its peak memory is its own. The slope is fitted to
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("scaling.png"))
+    parser.add_argument("--keep-freed-memory", action="store_true", help="eqx_dynamics.training.keep_freed_memory()")
     parser.add_argument("--products", action="store_true", help="only the bare sparse product, and its model")
     parser.add_argument("--cache-mb", type=float, default=32, help="last-level cache, for the model")
     options = parser.parse_args()
@@ -111,7 +112,7 @@ def main() -> None:
                 "features": options.features,
                 "hidden": options.hidden,
             }
-            result = run(sys.executable, "ours", layer, problem)
+            result = run(sys.executable, "ours-kept" if options.keep_freed_memory else "ours", layer, problem)
             if result is None:
                 raise SystemExit(f"{layer} failed at {edges} edges")
             points.setdefault(layer, []).append(result)

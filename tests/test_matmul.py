@@ -55,8 +55,10 @@ def transforms(function, w, x):
 
 
 @pytest.mark.parametrize("make", [product, dots])
-@pytest.mark.parametrize("kernel", ["auto", "segment"])
-def test_every_transform_agrees_with_the_plain_route(make, kernel):
+@pytest.mark.parametrize(("kernel", "group"), [("auto", 8), ("auto", 2), ("segment", 8)])
+def test_every_transform_agrees_with_the_plain_route(make, kernel, group, monkeypatch):
+    """With groups of 2, rows of this graph have enough edges to be summed in groups."""
+    monkeypatch.setattr(_kernels, "_GROUP", group)
     with jax.enable_x64(True):
         plain, compressed = layouts()
         w, x = jnp.asarray(W), jnp.asarray(X)
@@ -178,9 +180,11 @@ def test_vmap_over_features_is_one_wider_product():
     assert found.count("eqx_graph_spmm") == 1 and "scan" not in found and "while" not in found
 
 
-def test_blocks_that_overlap(monkeypatch):
+@pytest.mark.parametrize("group", [8, 4, 1])
+def test_blocks_that_overlap(group, monkeypatch):
     """600 edges in blocks of 256: every kernel, and attention's own loop, against the plain route."""
     monkeypatch.setattr(_kernels, "_BLOCK", 1)
+    monkeypatch.setattr(_kernels, "_GROUP", group)
     rng = np.random.default_rng(1)
     num_edges, sizes = 600, dict[str, Any](num_senders=50, num_receivers=50)
     ends, mask = rng.integers(0, 50, (2, num_edges)), rng.random(num_edges) < 0.9
@@ -202,6 +206,21 @@ def test_blocks_that_overlap(monkeypatch):
         for kernel in ("auto", "csr", "segment"):
             ours = run(edges.with_kernel(kernel), w, x)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), ours, expected)
+
+
+def test_groups_of_edges():
+    """Rows of 0, 1, 7, 8, 9 and many edges; what fills up a group is an edge of the same row."""
+    degrees = np.array([0, 1, 7, 8, 9, 300, 0])
+    receivers = np.repeat(np.arange(7), degrees)
+    senders = np.where(receivers == 4, 2, np.arange(len(receivers)) % 2)
+    edges = EdgeIndex.from_array(np.stack([senders, receivers]), num_senders=3, num_receivers=7)
+    weight = RNG.normal(size=(len(receivers), 2)).astype(np.float32)
+    x = jnp.ones((3, 2, 5)).at[2].set(jnp.nan)
+    out = jax.jit(ops.matmul)(edges, jnp.asarray(weight), x)
+    totals = np.stack([weight[receivers == i].sum(0) for i in range(7)])
+    for i in (0, 1, 2, 3, 5, 6):
+        np.testing.assert_allclose(out[i], np.repeat(totals[i][:, None], 5, axis=1), rtol=1e-5, atol=1e-5)
+    assert np.all(np.isnan(out[4]))
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
