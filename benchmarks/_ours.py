@@ -63,8 +63,7 @@ def make_step(problem: Problem, arrays: Arrays) -> tuple[Callable[[], float], Ca
     optimizer = optax.adam(1e-3)
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
-    @eqx.filter_jit(donate="all-except-first")
-    def train_step(batch, model, state):
+    def one_step(batch, model, state):
         def loss_fn(model):
             x, edges, edge_attr, y = batch
             return cross_entropy(model(x, edges, edge_attr), y)
@@ -72,6 +71,19 @@ def make_step(problem: Problem, arrays: Arrays) -> tuple[Callable[[], float], Ca
         loss, grads = eqx.filter_value_and_grad(loss_fn)(model)
         updates, state = optimizer.update(grads, state)
         return loss, eqx.apply_updates(model, updates), state
+
+    @eqx.filter_jit(donate="all-except-first")
+    def train_step(batch, model, state):
+        if problem.scan == 1:
+            return one_step(batch, model, state)
+        variables, rest = eqx.partition(model, eqx.is_array)
+
+        def body(carry, _):
+            loss, model, state = one_step(batch, eqx.combine(carry[0], rest), carry[1])
+            return (eqx.filter(model, eqx.is_array), state), loss
+
+        (variables, state), losses = jax.lax.scan(body, (variables, state), length=problem.scan)
+        return losses[-1], eqx.combine(variables, rest), state
 
     batch = jax.block_until_ready((x, edges, edge_attr, y))
     compiled = None

@@ -22,17 +22,18 @@ from _problem import Problem
 
 HERE = pathlib.Path(__file__).parent
 LAYERS = ("gcn", "sage", "gat", "gatv2", "transformer", "edge")
-# "-kept": after `keep_freed_memory`, which helps whatever runs in the process.
-PEERS = ("ours", "ours-kept", "jraphx", "pyg", "pyg-csr")
+# "-kept": after `keep_freed_memory`, which helps whatever runs in the process. "-scanned": eight steps in one program,
+# as `fit` runs them.
+PEERS = ("ours", "ours-scanned", "ours-kept", "jraphx", "pyg", "pyg-csr")
 # torch's compressed layout changes nothing for layers that gather; they are timed on the edge list alone.
 _HAS_CSR = ("gcn", "sage", "gat")
 
 
 def run(python: str, peer: str, layer: str, sizes: dict[str, int]) -> dict | None:
     """One process of `train_step.py`; `None` if the peer lacks the layer."""
-    library = peer.removesuffix("-kept")
+    library = peer.removesuffix("-kept").removesuffix("-scanned")
     options = [f"--{name}={value}" for name, value in sizes.items()]
-    options += ["--keep-freed-memory"] if peer != library else []
+    options += ["--keep-freed-memory"] if peer.endswith("-kept") else ["--scan=8"] if peer != library else []
     command = [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={library}", *options]
     environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -48,7 +49,7 @@ def table(results: dict[tuple[str, str], list[dict]]) -> list[str]:
     def middle(layer: str, peer: str, key: str) -> float:
         return statistics.median(r[key] for r in results[layer, peer])
 
-    references = [peer for peer in ("ours", "ours-kept") if any(peer == p for _, p in results)]
+    references = [peer for peer in ("ours", "ours-scanned", "ours-kept") if any(peer == p for _, p in results)]
     beside = "".join(f" {name} is faster | its memory |" for name in references)
     rows = [
         f"| layer | library | step ms (least) | first call s | peak GB | temporary MB |{beside}",

@@ -26,6 +26,8 @@ def main() -> None:
     options = vars(parser.parse_args())
     peer, keep = options.pop("peer"), options.pop("keep_freed_memory")
     problem = Problem(**options)
+    if problem.scan > 1 and peer != "ours":
+        parser.error("--scan is for ours: the peers' steps are called one by one")
     if hasattr(os, "sched_setaffinity"):  # before any library starts its threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: problem.threads])
     if keep:
