@@ -32,8 +32,9 @@ _HAS_CSR = ("gcn", "sage", "gat")
 def run(python: str, peer: str, layer: str, sizes: dict[str, int]) -> dict | None:
     """One process of `train_step.py`; `None` if the peer lacks the layer."""
     library = peer.removesuffix("-kept").removesuffix("-scanned")
+    sizes = sizes | {"scan": 8} if peer.endswith("-scanned") else sizes
     options = [f"--{name}={value}" for name, value in sizes.items()]
-    options += ["--keep-freed-memory"] if peer.endswith("-kept") else ["--scan=8"] if peer != library else []
+    options += ["--keep-freed-memory"] if peer.endswith("-kept") else []
     command = [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={library}", *options]
     environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

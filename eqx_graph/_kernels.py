@@ -200,7 +200,6 @@ def _spmm_groups(weight: Any, x: Any, layout: Layout, num_rows: int, crossed: bo
             return jax.lax.dynamic_slice_in_dim(a, start, block)
 
         fresh = start + jnp.arange(block, dtype=k.dtype) >= k * block
-        rows = jnp.where(fresh, cut(groups.rows), num_rows)
         senders_here, weights_here, total = cut(senders), cut(weights), 0
         for member in range(_GROUP):
             # Chosen by head instead of repeated for each channel: only so does a CPU take several numbers at once.
@@ -208,7 +207,7 @@ def _spmm_groups(weight: Any, x: Any, layout: Layout, num_rows: int, crossed: bo
             for h in range(1, heads):
                 factor = jnp.where(head[None] == h, weights_here[:, member, h : h + 1], factor)
             total = total + rows_at(flat, senders_here[:, member]) * factor
-        return out.at[rows].add(total, mode="drop", wrap_negative_indices=False)
+        return add_at(out, cut(groups.rows), total, fresh)
 
     zeros = jnp.broadcast_to(zeros_after(x, (), x.dtype) + waiting.astype(x.dtype), (num_rows, width))
     return jax.lax.fori_loop(0, -(-groups.count // block), body, zeros).reshape(num_rows, *x.shape[1:])
