@@ -10,6 +10,7 @@ import optax
 
 from _problem import EDGE_FEATURES, HEADS, Arrays, Problem, cross_entropy
 from eqx_graph import EdgeIndex
+from eqx_graph.nn import relu
 from eqx_graph.nn.conv import EdgeConv, GATConv, GATv2Conv, GCNConv, NNConv, SAGEConv, TransformerConv, gcn_norm
 
 
@@ -22,7 +23,7 @@ class Net(eqx.Module):
     def __call__(self, x, edges, edge_attr):
         for conv in self.convs:
             args = (edges,) if edge_attr is None else (edges, edge_attr)
-            x = jax.nn.relu(conv(x, *args))
+            x = relu(conv(x, *args))
         return x @ self.out.weight.T + self.out.bias
 
 

@@ -1,6 +1,7 @@
 """Layers: messages, aggregations, and what surrounds them."""
 
 from . import aggr as aggr
+from ._activation import relu as relu
 from ._message_passing import MessagePassing as MessagePassing
 from .conv import (
     APPNP as APPNP,

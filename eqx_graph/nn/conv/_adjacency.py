@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ...data import AbstractEdges, EdgeIndexLike, as_edges
 from ...ops import matmul
 from .._linear import add_bias, check_features, project
+from .._products import sum_of_products
 
 
 Flow = Literal["source_to_target", "target_to_source"]
@@ -94,8 +95,7 @@ def convolve(
 ) -> Float[Array, "num_receivers out"]:
     r"""$P(X) W^\top + b$; a linear map $P$ over nodes is applied on the side with fewer features.
 
-    With a `root` $(W_r, X_r)$, $+ X_r W_r^\top$: where $P$ comes first, one product of the rows side by side, which
-    takes fewer passes over node arrays, in either direction, than two and a sum.
+    With a `root` $(W_r, X_r)$, $+ X_r W_r^\top$.
     """
     if is_linear:
         check_features(x, int(linear.in_features))
@@ -107,8 +107,7 @@ def convolve(
     rows = operator(x)
     check_features(rows, int(linear.in_features))
     check_features(root[1], int(root[0].in_features))
-    both = jnp.concatenate([linear.weight, root[0].weight], axis=1)
-    return add_bias(jnp.concatenate([rows, root[1]], axis=1) @ both.T, linear.bias)
+    return add_bias(sum_of_products(rows, linear.weight, root[1], root[0].weight), linear.bias)
 
 
 def directed(edges: AbstractEdges, flow: Flow) -> AbstractEdges:

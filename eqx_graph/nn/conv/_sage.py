@@ -6,6 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
+from .._activation import relu
 from .._linear import check_sizes, project
 from .._unit import unit_rows
 from ..aggr import AbstractAggregation
@@ -84,7 +85,7 @@ class SAGEConv(eqx.Module):
         """
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
         if self.lin is not None:
-            x_src = jax.nn.relu(project(self.lin, x_src))
+            x_src = relu(project(self.lin, x_src))
 
         def gather(h):
             return neighbors(self.aggregation, edges, h)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._activation import relu
 from ..aggr._multi import plain_name
 from ..norm import BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm
 
@@ -16,7 +17,7 @@ _ByGraph = GraphNorm | GraphSizeNorm | InstanceNorm | LayerNorm | MeanSubtractio
 Norm = BatchNorm | _ByGraph | eqx.nn.Identity
 
 _ACTIVATIONS: dict[str, Activation] = {
-    "relu": jax.nn.relu,
+    "relu": relu,
     "elu": jax.nn.elu,
     "selu": jax.nn.selu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
