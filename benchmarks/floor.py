@@ -27,7 +27,6 @@ from _problem import HEADS, Problem, cross_entropy, draw
 from compare import run
 from eqx_dynamics.training import keep_freed_memory
 from eqx_graph import EdgeIndex, ops
-from eqx_graph.nn._products import sum_of_products
 
 
 def least(function: Callable[..., Any], *args: Any, repeats: int = 15) -> float:
@@ -58,8 +57,6 @@ def pieces(problem: Problem) -> dict[str, float]:
         "node array, one pass": (lambda a: a + 1, (x,)),
         "dense product": (lambda a, w: a @ w, (x, matrix)),
         "dense weight gradient": (lambda a, b: a.T @ b, (x, x + 1)),
-        "sum of two dense products": (sum_of_products, (x, matrix, x + 1, matrix)),
-        "its weight gradients": (_weight_gradients, (x, x + 1, x + 2, matrix)),
         "sparse product": (ops.matmul, (edges, one, x)),
         "sparse product, heads": (ops.matmul, (edges, many, heads)),
         "transposed product, heads": (_transposed(edges, many, heads), (edges, many, heads)),
@@ -94,10 +91,6 @@ def _head(x: jax.Array, matrix: jax.Array, labels: jax.Array) -> tuple[jax.Array
     return jax.grad(lambda x, matrix: cross_entropy(x @ matrix, labels), (0, 1))(x, matrix)
 
 
-def _weight_gradients(a: jax.Array, b: jax.Array, ct: jax.Array, matrix: jax.Array) -> tuple[jax.Array, ...]:
-    return jax.vjp(lambda v, w: sum_of_products(a, v, b, w), matrix, matrix)[1](ct)
-
-
 # How often the two layers, forward and backward, need each piece. The input's gradient is not needed.
 _HEAD = {"linear head and loss, both ways": 1}
 _SOFTMAX = {"range of all logits": 2, "exponentials per edge and head": 2, "numbers per head to an end": 2}
@@ -105,14 +98,7 @@ _PRODUCTS = {"sparse product, heads": 2, "transposed product, heads": 2, "edge d
 _ATTENTION = _HEAD | _SOFTMAX | _PRODUCTS
 NEEDS: dict[str, dict[str, int]] = {
     "gcn": _HEAD | {"dense product": 3, "dense weight gradient": 2, "sparse product": 3, "node array, one pass": 6},
-    "sage": _HEAD
-    | {
-        "sum of two dense products": 2,
-        "its weight gradients": 2,
-        "dense product": 2,
-        "sparse product": 3,
-        "node array, one pass": 8,
-    },
+    "sage": _HEAD | {"dense product": 6, "dense weight gradient": 4, "sparse product": 3, "node array, one pass": 8},
     "gat": _ATTENTION
     | {
         "dense product": 3,

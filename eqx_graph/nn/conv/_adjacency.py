@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 from ...data import AbstractEdges, EdgeIndexLike, as_edges
 from ...ops import matmul
 from .._linear import add_bias, check_features, project
-from .._products import sum_of_products
 
 
 Flow = Literal["source_to_target", "target_to_source"]
@@ -101,13 +100,9 @@ def convolve(
         check_features(x, int(linear.in_features))
     if is_linear and int(linear.out_features) < int(linear.in_features):
         out = add_bias(operator(x @ linear.weight.T), linear.bias)
-        return out if root is None else out + project(*root)
-    if root is None:
-        return project(linear, operator(x))
-    rows = operator(x)
-    check_features(rows, int(linear.in_features))
-    check_features(root[1], int(root[0].in_features))
-    return add_bias(sum_of_products(rows, linear.weight, root[1], root[0].weight), linear.bias)
+    else:
+        out = project(linear, operator(x))
+    return out if root is None else out + project(*root)
 
 
 def directed(edges: AbstractEdges, flow: Flow) -> AbstractEdges:
