@@ -112,6 +112,31 @@ def test_dispatches_do_not_change_the_numbers(per_dispatch):
     np.testing.assert_allclose(history["loss"], parts_history["loss"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("per_dispatch", [4, 6, 9, 14])
+def test_dispatches_of_counted_steps_go_on_into_the_next_epochs(per_dispatch):
+    by_one, history = fit(start(), STEP, data(), steps=20, steps_per_dispatch=1)
+    state, parts = fit(start(), STEP, data(), steps=20, steps_per_dispatch=per_dispatch)
+    assert close(by_one, state, rtol=1e-5) and int(state.epoch_start) == int(by_one.epoch_start) == 18
+    losses = np.split(history["loss"], range(per_dispatch, 20, per_dispatch))
+    np.testing.assert_allclose(parts["loss"], [part.mean() for part in losses], rtol=1e-5)
+    first, _ = fit(start(), STEP, data(), steps=7, steps_per_dispatch=per_dispatch)  # and from the middle of one
+    assert close(by_one, fit(first, STEP, data(), steps=13, steps_per_dispatch=per_dispatch)[0], rtol=1e-5)
+
+
+def test_steps_over_whole_data_share_a_dispatch_and_a_program():
+    def loss(model, batch, key):
+        traces.append(None)
+        return squared_error(model, batch, key)
+
+    traces, recording = [], Recording([])
+    step = make_step(loss, optax.adam(1e-2))
+    whole = data(batch_size=96)  # every step sees all examples
+    state, history = fit(start(step), step, whole, steps=40, steps_per_dispatch=8, callbacks=[recording])
+    assert [entry[1] for entry in recording.seen[1:-1]] == [8] * 5 and history["loss"].shape == (5,)
+    assert len(traces) == 1
+    assert close(state, fit(start(step), step, whole, epochs=40)[0], rtol=1e-5)
+
+
 def test_two_runs_are_one():
     whole, _ = fit(start(), STEP, data(), steps=14, steps_per_dispatch=1)
     for steps in (1, 6, 9):

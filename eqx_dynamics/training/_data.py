@@ -87,7 +87,11 @@ class ArrayData(eqx.Module):
 
     def rows(self, key: PRNGKeyArray) -> Int[Array, "num_batches batch"]:
         """Which examples make up each batch of the epoch that `key` shuffles."""
-        order = random_order(key, self.num_examples) if self.shuffle else jnp.arange(self.num_examples)
+        order = (
+            random_order(key, self.num_examples)
+            if self.shuffle and self.num_examples > 1
+            else jnp.arange(self.num_examples)
+        )
         return jnp.resize(order, (self.num_batches, self.batch_size))
 
     def take(self, rows: Int[Array, "*leading batch"]) -> PyTree[Array]:
@@ -107,22 +111,26 @@ class AbstractBatches(eqx.Module):
         """At which step the epoch began in which these batches left the run."""
 
 
-class EpochPart(AbstractBatches):
-    """The next `num_steps` batches of the current epoch over `data`, or the first ones of a new epoch."""
+class NextBatches(AbstractBatches):
+    """The next `num_steps` batches over `data`, from the current epoch on, out of `num_epochs` epochs at most."""
 
     data: ArrayData
     num_steps: int = eqx.field(static=True)
+    num_epochs: int = eqx.field(static=True)
 
     def stacked(self, state: TrainState) -> PyTree:
-        start = self._start(state)
-        rows = self.data.rows(jr.fold_in(jr.fold_in(state.key, _SHUFFLE), start))
-        if self.num_steps < self.data.num_batches:
+        start, per_epoch = self._start(state), self.data.num_batches
+        shuffle = jr.fold_in(state.key, _SHUFFLE)
+        starts = start + per_epoch * jnp.arange(self.num_epochs)
+        rows = jax.lax.map(lambda first: self.data.rows(jr.fold_in(shuffle, first)), starts)
+        rows = rows.reshape(-1, self.data.batch_size)
+        if self.num_steps < len(rows):
             rows = jax.lax.dynamic_slice_in_dim(rows, state.step - start, self.num_steps)
         return self.data.take(rows)
 
     def epoch_start(self, before: TrainState, after: TrainState) -> Int[Array, ""]:
-        start = self._start(before)
-        return jnp.where(after.step - start < self.data.num_batches, start, after.step)
+        start, per_epoch = self._start(before), self.data.num_batches
+        return start + (after.step - start) // per_epoch * per_epoch
 
     def _start(self, state: TrainState) -> Int[Array, ""]:
         return jnp.where(state.step - state.epoch_start < self.data.num_batches, state.epoch_start, state.step)

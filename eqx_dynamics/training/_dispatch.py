@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools as it
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, no_type_check
 
 import jax
 
 from ._callbacks import Plan
-from ._data import AbstractBatches, ArrayData, EpochPart, stack
+from ._data import AbstractBatches, ArrayData, NextBatches, stack
 from ._state import TrainState
 
 
@@ -58,17 +59,22 @@ def plan_run(
 def _over_arrays(
     data: ArrayData, position: int, num_steps: int, per_dispatch: int, *, by_epoch: bool
 ) -> Iterator[Dispatch]:
+    # Where steps are counted a dispatch may begin at `gcd`, 2 `gcd`, ... in an epoch. The most epochs it can reach into
+    # are shuffled each time, so that all dispatches of one size are one program.
+    per_epoch, gcd = data.num_batches, math.gcd(data.num_batches, position, per_dispatch)
     done = 0
     for index in it.count(1):
         if done == num_steps:
             return
-        epoch, at = divmod(position + done, data.num_batches)
-        size = min(per_dispatch, data.num_batches - at, num_steps - done)
+        epoch, at = divmod(position + done, per_epoch)
+        size = min(per_dispatch, num_steps - done)
+        if by_epoch:
+            size = min(size, per_epoch - at)
+        num_epochs = 1 if by_epoch else -(-(per_epoch - gcd + size) // per_epoch)
         done += size
-        ends = at + size == data.num_batches
-        yield Dispatch(
-            EpochPart(data, size), size, epoch + 1 if by_epoch else index, ends or not by_epoch, done == num_steps
-        )
+        ends = at + size == per_epoch
+        batches = NextBatches(data, size, num_epochs)
+        yield Dispatch(batches, size, epoch + 1 if by_epoch else index, ends or not by_epoch, done == num_steps)
 
 
 @no_type_check  # between two dispatches a check would cost more than the call

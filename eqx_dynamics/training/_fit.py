@@ -40,7 +40,9 @@ def fit(
       batches of one dispatch must have the same shapes.
     - `epochs`, `steps`: how long; give one of the two. A run that starts in the middle of an in-memory epoch (after a
       checkpoint, say) finishes it as its first.
-    - `steps_per_dispatch`: steps compiled into one scan; default a whole epoch in memory, 32 for iterables.
+    - `steps_per_dispatch`: steps compiled into one scan; default a whole epoch in memory, 32 for iterables. Where
+      epochs are counted (and in an iterable) a dispatch ends with the epoch; where steps are, one over data in memory
+      goes on into the next epochs.
     - `evaluate`: `model -> dict of scalars`, called after every epoch (or dispatch, if `steps` are counted), with
       `state.averaged_model` in inference mode; `Evaluate` to call it less often, `OverData` for means over a data set.
     - `callbacks`: called after every dispatch, in order; see `AbstractCallback`.
