@@ -9,6 +9,7 @@ import jax.random as jr
 import optax
 
 from _problem import EDGE_FEATURES, HEADS, Arrays, Problem, cross_entropy
+from eqx_dynamics import training
 from eqx_graph import EdgeIndex
 from eqx_graph.nn import relu
 from eqx_graph.nn.conv import EdgeConv, GATConv, GATv2Conv, GCNConv, NNConv, SAGEConv, TransformerConv, gcn_norm
@@ -50,7 +51,7 @@ def make_conv(problem: Problem, in_features: int, key: jax.Array) -> eqx.Module:
 
 
 def make_step(problem: Problem, arrays: Arrays) -> tuple[Callable[[], float], Callable[[], int | None]]:
-    """The jitted step and the bytes of temporary memory it was compiled to take."""
+    """The step and the bytes of temporary memory it was compiled to take; with `per_dispatch`, that many steps."""
     keys = jr.split(jr.key(0), 3)
     widths = (problem.features, problem.hidden)
     convs = [make_conv(problem, width, key) for width, key in zip(widths, keys[:2], strict=True)]
@@ -61,39 +62,31 @@ def make_step(problem: Problem, arrays: Arrays) -> tuple[Callable[[], float], Ca
         edges = eqx.filter_jit(gcn_norm)(edges)
     x, y = jnp.asarray(arrays.x), jnp.asarray(arrays.y)
     edge_attr = None if arrays.edge_attr is None else jnp.asarray(arrays.edge_attr)
-    optimizer = optax.adam(1e-3)
+    graph, optimizer = jax.block_until_ready((x, edges, edge_attr)), optax.adam(1e-3)
+    make = _by_fit if problem.per_dispatch else _by_hand
+    return make(graph, y, model, optimizer, problem.per_dispatch)
+
+
+def _loss(graph, model, labels):
+    return cross_entropy(model(*graph), labels)
+
+
+def _by_hand(graph, y, model, optimizer, _):
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
-
-    def one_step(batch, model, state):
-        def loss_fn(model):
-            x, edges, edge_attr, y = batch
-            return cross_entropy(model(x, edges, edge_attr), y)
-
-        loss, grads = eqx.filter_value_and_grad(loss_fn)(model)
-        updates, state = optimizer.update(grads, state)
-        return loss, eqx.apply_updates(model, updates), state
 
     @eqx.filter_jit(donate="all-except-first")
     def train_step(batch, model, state):
-        if problem.scan == 1:
-            return one_step(batch, model, state)
-        variables, rest = eqx.partition(model, eqx.is_array)
+        loss, grads = eqx.filter_value_and_grad(lambda model: _loss(batch[0], model, batch[1]))(model)
+        updates, state = optimizer.update(grads, state)
+        return loss, eqx.apply_updates(model, updates), state
 
-        def body(carry, _):
-            loss, model, state = one_step(batch, eqx.combine(carry[0], rest), carry[1])
-            return (eqx.filter(model, eqx.is_array), state), loss
-
-        (variables, state), losses = jax.lax.scan(body, (variables, state), length=problem.scan)
-        return losses[-1], eqx.combine(variables, rest), state
-
-    batch = jax.block_until_ready((x, edges, edge_attr, y))
     compiled = None
 
     def step() -> float:
         nonlocal compiled, model, state
         if compiled is None:
-            compiled = train_step.lower(batch, model, state).compile()
-        loss, model, state = compiled(batch, model, state)
+            compiled = train_step.lower((graph, y), model, state).compile()
+        loss, model, state = compiled((graph, y), model, state)
         return float(loss)
 
     def temp_bytes() -> int | None:
@@ -101,3 +94,20 @@ def make_step(problem: Problem, arrays: Arrays) -> tuple[Callable[[], float], Ca
         return None if analysis is None else analysis.temp_size_in_bytes
 
     return step, temp_bytes
+
+
+def _by_fit(graph, y, model, optimizer, per_dispatch):
+    """By `fit`: the graph is part of the loss, the labels are the batch; the peers do not look for NaN either."""
+
+    def loss_fn(graph, model, labels, key):
+        return _loss(graph, model, labels[0])
+
+    train = training.make_step(eqx.Partial(loss_fn, graph), optimizer, nan_policy=None)
+    state, data = train.init(model, key=jr.key(1)), training.ArrayData(y[None], batch_size=1)
+
+    def step() -> float:
+        nonlocal state
+        state, history = training.fit(state, train, data, steps=per_dispatch, steps_per_dispatch=per_dispatch)
+        return float(history["loss"][0])
+
+    return step, lambda: None

@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ class Problem:
     classes: int = 8
     steps: int = 5
     threads: int = 2
-    scan: int = 1  # steps in one program, as in `fit` (ours only)
+    per_dispatch: int = 0  # steps that `fit` puts in one program; 0: a step called by itself, without `fit` (ours only)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,29 +65,40 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
     return -picked.mean()
 
 
-def measure(problem: Problem, peer: Peer, step: Callable[[], float], temp_bytes: Callable[[], int | None]) -> None:
-    """Times `step` and prints one line of JSON."""
+def measure(
+    problem: Problem,
+    peer: Peer,
+    step: Callable[[], float],
+    temp_bytes: Callable[[], int | None],
+    turns: Iterable[object] = (None,),
+) -> None:
+    """Times `step`, `problem.steps` calls in each of the `turns`, and prints one line of JSON."""
+    per_call = max(problem.per_dispatch, 1)
     start = time.perf_counter()
     first_loss = step()
     first = time.perf_counter() - start
     times, faults = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(problem.steps):
-        start = time.perf_counter()
-        loss = step()
-        times.append((time.perf_counter() - start) / problem.scan)
+    for _ in turns:
+        times.append([])
+        for _ in range(problem.steps):
+            start = time.perf_counter()
+            loss = step()
+            times[-1].append((time.perf_counter() - start) / per_call * 1e3)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     if not loss < first_loss:
         raise RuntimeError(f"{peer} does not learn: the loss went from {first_loss} to {loss}.")
     peak_kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    every = [time for turn in times for time in turn]
     result = {
         "peer": peer,
         **dataclasses.asdict(problem),
-        "step_ms": round(statistics.median(times) * 1e3, 2),
-        "best_step_ms": round(min(times) * 1e3, 2),
+        "step_ms": round(statistics.median(every), 2),
+        "best_step_ms": round(min(every), 2),
+        "turn_ms": [round(statistics.median(turn), 2) for turn in times],
         "first_call_s": round(first, 3),
         "peak_rss_gb": round(peak_kilobytes * 1024 / 1e9, 3),
         "temp_bytes": temp_bytes(),
-        "fresh_mb_per_step": round(faults * resource.getpagesize() / 1e6 / problem.steps / problem.scan, 1),
+        "fresh_mb_per_step": round(faults * resource.getpagesize() / 1e6 / len(every) / per_call, 1),
     }
     print(json.dumps(result))
     sys.stdout.flush()

@@ -1,14 +1,15 @@
-"""Ours and the peers, each in its own process, in turn, several rounds in one sitting: the ratio table.
+"""Ours and the peers, each in its own process, all alive and taking turns: the ratio table.
 
     python benchmarks/compare.py                                    # every layer at 50,000 nodes, 1,000,000 edges
     python benchmarks/compare.py --layers gat --rounds 5
     python benchmarks/compare.py --nodes 2708 --edges 10556 --features 1433 --hidden 64 --threads 1   # Cora's size
 
-Take it on a quiet machine: the load average is printed with the table, and only ratios of one sitting count. A cell is
-the median over rounds of the process's median step.
+A shared machine changes speed within seconds: a ratio is the median over turns of two steps taken one after the other,
+a time the median over processes of all their steps. The load average is printed with the table.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,41 +17,64 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 
 from _problem import Problem
 
 
 HERE = pathlib.Path(__file__).parent
 LAYERS = ("gcn", "sage", "gat", "gatv2", "transformer", "edge")
-# "-kept": after `keep_freed_memory`, which helps whatever runs in the process. "-scanned": eight steps in one program,
-# as `fit` runs them.
-PEERS = ("ours", "ours-scanned", "ours-kept", "jraphx", "pyg", "pyg-csr")
+# "-kept": after `keep_freed_memory`, which helps whatever runs in the process. "-fit": by `eqx_dynamics.training.fit`,
+# eight steps in one program.
+PEERS = ("ours", "ours-fit", "ours-kept", "jraphx", "pyg", "pyg-csr")
 # torch's compressed layout changes nothing for layers that gather; they are timed on the edge list alone.
 _HAS_CSR = ("gcn", "sage", "gat")
 
 
-def run(python: str, peer: str, layer: str, sizes: dict[str, int]) -> dict | None:
-    """One process of `train_step.py`; `None` if the peer lacks the layer."""
-    library = peer.removesuffix("-kept").removesuffix("-scanned")
-    sizes = sizes | {"scan": 8} if peer.endswith("-scanned") else sizes
-    options = [f"--{name}={value}" for name, value in sizes.items()]
+def command(python: str, peer: str, layer: str, sizes: dict[str, int]) -> list[str]:
+    """The call of `train_step.py` for a contender."""
+    library = peer.removesuffix("-kept").removesuffix("-fit")
+    sizes = sizes | {"per_dispatch": 8} if peer.endswith("-fit") else sizes
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
     options += ["--keep-freed-memory"] if peer.endswith("-kept") else []
-    command = [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={library}", *options]
+    return [python, str(HERE / "train_step.py"), f"--layer={layer}", f"--peer={library}", *options]
+
+
+def run(python: str, peer: str, layer: str, sizes: dict[str, int]) -> dict | None:
+    """One process of `train_step.py`, alone; `None` if it fails."""
+    return take_turns({peer: python}, layer, sizes, 1).get(peer)
+
+
+def take_turns(pythons: dict[str, str], layer: str, sizes: dict[str, int], rounds: int) -> dict[str, dict]:
+    """A process for each contender, all alive, of which one works at a time; those that fail are left out."""
     environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        print(f"{peer} {layer}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for peer, python in pythons.items():
+            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+            call = [*command(python, peer, layer, sizes), "--in-turns"]
+            process = stack.enter_context(subprocess.Popen(call, stderr=errors, **pipes))
+            if process.stdout.readline():
+                running[peer] = process
+            else:
+                errors.seek(0)
+                print(f"{peer} {layer}: {errors.read().strip().splitlines()[-1]}", file=sys.stderr)
+        for _ in range(rounds):
+            for process in running.values():
+                print("turn", file=process.stdin, flush=True)
+                process.stdout.readline()
+        lines = {peer: process.communicate()[0].splitlines() for peer, process in running.items()}
+    return {peer: json.loads(line[-1]) for peer, line in lines.items() if running[peer].returncode == 0}
 
 
 def table(results: dict[tuple[str, str], list[dict]]) -> list[str]:
-    """Markdown, a row for each library: its step by that of ours, and the peak memory of ours by its own."""
+    """Markdown, a row for each library: its step by that of ours in the same turn, and our peak memory by its own."""
 
     def middle(layer: str, peer: str, key: str) -> float:
         return statistics.median(r[key] for r in results[layer, peer])
 
-    references = [peer for peer in ("ours", "ours-scanned", "ours-kept") if any(peer == p for _, p in results)]
+    references = [peer for peer in ("ours", "ours-fit", "ours-kept") if any(peer == p for _, p in results)]
     beside = "".join(f" {name} is faster | its memory |" for name in references)
     rows = [
         f"| layer | library | step ms (least) | first call s | peak GB | temporary MB |{beside}",
@@ -63,7 +87,10 @@ def table(results: dict[tuple[str, str], list[dict]]) -> list[str]:
         cells = f"| {layer} | {peer} | {step:.1f} ({least:.1f}) | {first:.2f} | {peak:.2f} | {temporary:.0f} |"
         for name in references:
             if (layer, name) in results:
-                faster, memory = step / middle(layer, name, "step_ms"), middle(layer, name, "peak_rss_gb") / peak
+                both = zip(results[layer, peer], results[layer, name], strict=True)
+                turns = [zip(its["turn_ms"], ours["turn_ms"], strict=True) for its, ours in both]
+                faster = statistics.median(theirs / ours for turn in turns for theirs, ours in turn)
+                memory = middle(layer, name, "peak_rss_gb") / peak
                 cells += f" {faster:.2f}x | {memory:.2f}x |"
             else:
                 cells += " | |"
@@ -75,27 +102,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", nargs="+", default=list(LAYERS))
     parser.add_argument("--peers", nargs="+", default=list(PEERS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4, help="turns of every process")
+    parser.add_argument("--processes", type=int, default=2, help="processes of every contender, one after another")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
     parser.add_argument("--json", type=pathlib.Path, help="write every measurement here")
     for field in dataclasses.fields(Problem)[1:]:
-        parser.add_argument(f"--{field.name}", type=int, default=field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
     options = parser.parse_args()
     sizes = {field.name: getattr(options, field.name) for field in dataclasses.fields(Problem)[1:]}
 
     results: dict[tuple[str, str], list[dict]] = {}
-    missing = set()
-    for _ in range(options.rounds):
-        for layer in options.layers:
-            for peer in options.peers:
-                if (layer, peer) in missing or (peer.startswith("pyg-csr") and layer not in _HAS_CSR):
-                    continue
-                python = sys.executable if peer.startswith("ours") else options.peer_python
-                result = run(python, peer, layer, sizes)
-                if result is None:
-                    missing.add((layer, peer))
-                else:
-                    results.setdefault((layer, peer), []).append(result | {"load": os.getloadavg()[0]})
+    for layer in options.layers:
+        pythons = {
+            peer: sys.executable if peer.startswith("ours") else options.peer_python
+            for peer in options.peers
+            if layer in _HAS_CSR or not peer.startswith("pyg-csr")
+        }
+        for _ in range(options.processes):
+            for peer, result in take_turns(pythons, layer, sizes, options.rounds).items():
+                results.setdefault((layer, peer), []).append(result)
     print("\n".join(table(results)))
     print(f"\nload average {os.getloadavg()[0]:.2f}, {os.cpu_count()} CPUs, {sizes}")
     if options.json:

@@ -10,8 +10,11 @@ of temporary memory of the compiled step. The process is bound to `--threads` CP
 
 import argparse
 import dataclasses
+import itertools
 import os
+import sys
 import typing
+from collections.abc import Iterator
 
 from _problem import Layer, Peer, Problem, draw, measure
 
@@ -21,13 +24,14 @@ def main() -> None:
     parser.add_argument("--layer", choices=typing.get_args(Layer), required=True)
     parser.add_argument("--peer", choices=typing.get_args(Peer), default="ours")
     for field in dataclasses.fields(Problem)[1:]:
-        parser.add_argument(f"--{field.name}", type=int, default=field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
     parser.add_argument("--keep-freed-memory", action="store_true", help="eqx_dynamics.training.keep_freed_memory()")
+    parser.add_argument("--in-turns", action="store_true", help="measure when a line comes in (compare.py)")
     options = vars(parser.parse_args())
-    peer, keep = options.pop("peer"), options.pop("keep_freed_memory")
+    peer, keep, in_turns = (options.pop(name) for name in ("peer", "keep_freed_memory", "in_turns"))
     problem = Problem(**options)
-    if problem.scan > 1 and peer != "ours":
-        parser.error("--scan is for ours: the peers' steps are called one by one")
+    if problem.per_dispatch and peer != "ours":
+        parser.error("--per-dispatch is for ours: the peers have no training loop, their steps are called one by one")
     if hasattr(os, "sched_setaffinity"):  # before any library starts its threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: problem.threads])
     if keep:
@@ -43,7 +47,15 @@ def main() -> None:
         import _peers
 
         step, temp_bytes = _peers.make_step(problem, peer, arrays)
-    measure(problem, peer, step, temp_bytes)
+    measure(problem, peer, step, temp_bytes, turns() if in_turns else (None,))
+
+
+def turns() -> Iterator[str]:
+    """A turn for every line that comes in; a line goes out when this process is ready, and after every turn."""
+    for line in itertools.chain([""], sys.stdin):
+        if line:
+            yield line
+        print("ready", flush=True)
 
 
 if __name__ == "__main__":
