@@ -63,15 +63,17 @@ def make_step(problem: Problem, arrays: Arrays) -> tuple[Callable[[], float], Ca
     x, y = jnp.asarray(arrays.x), jnp.asarray(arrays.y)
     edge_attr = None if arrays.edge_attr is None else jnp.asarray(arrays.edge_attr)
     graph, optimizer = jax.block_until_ready((x, edges, edge_attr)), optax.adam(1e-3)
-    make = _by_fit if problem.per_dispatch else _by_hand
-    return make(graph, y, model, optimizer, problem.per_dispatch)
+    if problem.per_dispatch:
+        return _by_fit(graph, y, model, optimizer, problem.per_dispatch)
+    return _by_hand(graph, y, model, optimizer)
 
 
 def _loss(graph, model, labels):
     return cross_entropy(model(*graph), labels)
 
 
-def _by_hand(graph, y, model, optimizer, _):
+def _by_hand(graph, y, model, optimizer):
+    """A step that is called by itself, as the peers' are."""
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
     @eqx.filter_jit(donate="all-except-first")
