@@ -49,23 +49,27 @@ def take_turns(pythons: dict[str, str], layer: str, sizes: dict[str, int], round
     """A process for each contender, all alive, of which one works at a time; those that fail are left out."""
     environment = os.environ | {"JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    results, running = {}, {}
     with contextlib.ExitStack() as stack:
-        running = {}
         for peer, python in pythons.items():
             errors = stack.enter_context(tempfile.TemporaryFile("w+"))
             call = [*command(python, peer, layer, sizes), "--in-turns"]
             process = stack.enter_context(subprocess.Popen(call, stderr=errors, **pipes))
-            if process.stdout.readline():
-                running[peer] = process
+            running[peer] = process, errors
+            process.stdout.readline()
+        for _ in range(rounds):
+            for process, _ in running.values():
+                with contextlib.suppress(BrokenPipeError):  # it has failed, and says why below
+                    print("turn", file=process.stdin, flush=True)
+                process.stdout.readline()
+        for peer, (process, errors) in running.items():
+            lines = process.communicate()[0].splitlines()
+            if process.returncode == 0:
+                results[peer] = json.loads(lines[-1])
             else:
                 errors.seek(0)
-                print(f"{peer} {layer}: {errors.read().strip().splitlines()[-1]}", file=sys.stderr)
-        for _ in range(rounds):
-            for process in running.values():
-                print("turn", file=process.stdin, flush=True)
-                process.stdout.readline()
-        lines = {peer: process.communicate()[0].splitlines() for peer, process in running.items()}
-    return {peer: json.loads(line[-1]) for peer, line in lines.items() if running[peer].returncode == 0}
+                print(f"{peer} {layer}: {(errors.read().strip().splitlines() or ['no message'])[-1]}", file=sys.stderr)
+    return results
 
 
 def table(results: dict[tuple[str, str], list[dict]]) -> list[str]:
