@@ -1,5 +1,7 @@
 """Attention layers: weights handed back in the caller's order, memory of edges, dropout, bipartite self-loops."""
 
+import functools as ft
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 
 import eqx_graph.nn as egnn
 from eqx_graph import EdgeIndex
+from eqx_graph.ops import segment_softmax, segment_sum
 
 
 NUM_NODES = 6
@@ -76,6 +79,38 @@ def test_no_array_holds_heads_times_channels_for_every_edge(name, getkey):
         lambda arrays, x, e: step(eqx.combine(arrays, static), x, e), arrays, x, edge_attr, num_edges=num_edges
     )
     assert per_edge <= 6, per_edge  # heads * channels would be 32; edge features are 3, heads times them 6
+
+
+@pytest.mark.parametrize("in_features", [3, 40], ids=["narrow", "wide"])
+@pytest.mark.parametrize("bipartite", [False, True])
+def test_gat_is_its_formula_on_either_side_of_the_linear_map(in_features, bipartite, getkey):
+    """Narrow features are multiplied by the product of a and W, wide ones by W first."""
+    heads, channels = 4, 3
+    sizes = (in_features, in_features + 1) if bipartite else in_features
+    conv = egnn.GATConv(sizes, channels, heads, add_self_loops=False, bias=False, key=getkey())
+    edge_index = RNG.integers(0, 5, size=(2, 30)).astype(np.int32)
+    x = jr.normal(getkey(), (7, in_features))
+    nodes = (x, jr.normal(getkey(), (5, in_features + 1))) if bipartite else x
+    edges = EdgeIndex.from_array(edge_index, num_senders=7, num_receivers=5 if bipartite else 7)
+
+    def by_definition(conv, nodes):
+        senders, receivers = nodes if bipartite else (nodes, nodes)
+        maps = (conv.lin_src, conv.lin_dst) if bipartite else (conv.lin, conv.lin)
+        sent, own = (
+            (v @ m.weight.T).reshape(-1, heads, channels) for v, m in zip((senders, receivers), maps, strict=True)
+        )
+        s, r = jnp.asarray(edge_index)
+        logits = jax.nn.leaky_relu((sent * conv.att_src).sum(-1)[s] + (own * conv.att_dst).sum(-1)[r], 0.2)
+        weights = segment_softmax(logits, r, receivers.shape[0])
+        return segment_sum(weights[..., None] * sent[s], r, receivers.shape[0]).reshape(-1, heads * channels)
+
+    close = ft.partial(jnp.allclose, rtol=1e-4, atol=1e-5)
+    assert close(conv(nodes, edges), by_definition(conv, nodes))
+    ours, theirs = (
+        eqx.filter_grad(lambda cn, f=f: (f(*cn) ** 2).sum())((conv, nodes))
+        for f in (lambda conv, nodes: conv(nodes, edges), by_definition)
+    )
+    assert jax.tree.all(jax.tree.map(close, ours, theirs))
 
 
 @pytest.mark.parametrize("name", MAKE)

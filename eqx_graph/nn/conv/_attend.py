@@ -187,12 +187,21 @@ def project_heads(linear: eqx.nn.Linear, x: Float[Array, "rows in"], heads: int)
 
 
 def head_dots(
-    values: Float[Array, "rows heads channels"], att: Float[Array, "heads channels"]
-) -> Float[Array, "rows heads"]:
-    """Each row's dot product with one vector a head, as one product with a block-diagonal matrix.
+    linear: eqx.nn.Linear,
+    x: Float[Array, "rows in"],
+    values: Float[Array, "rows heads channels"] | None,
+    *atts: Float[Array, "1 heads channels"],
+) -> list[Float[Array, "rows heads"]]:
+    r"""Dot products $a_h \cdot (W x)_h$ for each of the `atts`, $W$ being a `linear` without bias: one dense product.
 
-    XLA on a CPU stores a broadcast of `att` over all rows for the sum of products, in either pass.
+    $a$ and $W$ are multiplied first, so that gradients reach `x` and $W$ through arrays with `heads` numbers a row; but
+    where rows of `x` are longer than those of `values` $= W x$ (if the caller has them), those are multiplied with $a$.
     """
-    heads, channels = att.shape
-    blocks = jnp.eye(heads, dtype=att.dtype)[:, None, :] * att[:, :, None]
-    return values.reshape(-1, heads * channels) @ blocks.reshape(heads * channels, heads)
+    _, heads, channels = atts[0].shape
+    if values is None or int(linear.in_features) <= heads * channels:
+        rows, weight = x, linear.weight.reshape(heads, channels, -1)
+        maps = [jnp.einsum("hci,hc->ih", weight, att[0]) for att in atts]
+    else:
+        rows, heads_apart = values.reshape(-1, heads * channels), jnp.eye(heads, dtype=values.dtype)
+        maps = [(heads_apart[:, None] * att[0][:, :, None]).reshape(-1, heads) for att in atts]
+    return jnp.split(rows @ jnp.concatenate(maps, axis=1), len(atts), axis=1)

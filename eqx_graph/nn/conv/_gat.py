@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ...data import EdgeIndexLike
 from ...ops import edge_map
 from .._dropout import make_dropout
-from .._linear import add_bias, check_sizes, glorot, glorot_linear, project
+from .._linear import add_bias, check_features, check_sizes, glorot, glorot_linear, project
 from ..aggr import AbstractAggregation
 from ..aggr._multi import AggregationLike, as_aggregation
 from ._adjacency import Flow
@@ -170,12 +170,15 @@ class GATConv(eqx.Module):
         lin_src, lin_dst = (self.lin_src, self.lin_dst) if self.lin is None else (self.lin, self.lin)
         assert lin_src is not None and lin_dst is not None
         values = project_heads(lin_src, x_src, self.heads)
-        source = head_dots(values, self.att_src[0])
         if x_dst is None:
+            (source,) = head_dots(lin_src, x_src, values, self.att_src)
             target = jnp.zeros((edges.num_receivers, self.heads), source.dtype)
+        elif lin_src is lin_dst and x_dst is x_src:
+            source, target = head_dots(lin_src, x_src, values, self.att_src, self.att_dst)
         else:
-            shared = lin_src is lin_dst and x_dst is x_src
-            target = head_dots(values if shared else project_heads(lin_dst, x_dst, self.heads), self.att_dst[0])
+            (source,) = head_dots(lin_src, x_src, values, self.att_src)
+            check_features(x_dst, int(lin_dst.in_features))
+            (target,) = head_dots(lin_dst, x_dst, None, self.att_dst)
         if self.add_self_loops:
             edges = edges.remove_self_loops()
         loop_logits = on_edges = None
@@ -210,7 +213,7 @@ class GATConv(eqx.Module):
         return jax.nn.leaky_relu(z, self.negative_slope)
 
     def _edge_logits(self, edge_attr: Float[Array, "rows edge_dim"]) -> Float[Array, "rows heads"]:
-        """$a_e \\cdot W_e e$ per head; the two maps are multiplied first, so no row of `heads * channels` is built."""
+        """$a_e \\cdot W_e e$ per head."""
         assert self.lin_edge is not None and self.att_edge is not None
-        weight = self.lin_edge.weight.reshape(*self.att_edge.shape[1:], edge_attr.shape[1])
-        return edge_attr @ jnp.einsum("hcd,hc->dh", weight, self.att_edge[0])
+        (dots,) = head_dots(self.lin_edge, edge_attr, None, self.att_edge)
+        return dots
