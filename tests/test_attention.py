@@ -69,8 +69,17 @@ def test_every_transform_agrees_with_the_plain_route():
         def loss(logits, values):
             return jnp.sum(jnp.sin(function(logits, values)))
 
+        def loss_with_weights(logits, values):
+            out, (weights, own_weights) = ops.attention(
+                edges, edges.arrange(logits), values, self_logits=own, return_weights=True
+            )
+            return jnp.sum(jnp.sin(out)) + jnp.sum(edges.restore(weights) ** 2) + jnp.sum(jnp.cos(own_weights))
+
         gradient = jax.grad(loss, (0, 1))
         return {
+            "gradient of weights": jax.grad(loss_with_weights, (0, 1))(logits, values),
+            "hessian of weights": jax.hessian(loss_with_weights)(logits, values),
+            "reverse over reverse": jax.jacrev(jax.jacrev(loss))(logits, values),
             "gradient": gradient(logits, values),
             "tangent": jax.jvp(function, (logits, values), (jnp.cos(logits), values + 1)),
             "hessian": jax.hessian(loss, (0, 1))(logits, values),
