@@ -46,6 +46,21 @@ def ruled(function: Callable[..., Any], rule: Callable[[tuple, tuple], tuple[Any
     return call
 
 
+def jvp_of_moving(function: Callable[..., Any], primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    """`jax.jvp` for the tangents that a rule is given."""
+    flat, tree = jax.tree.flatten(primals)
+    moved = tree.flatten_up_to(tangents)
+    moving = [k for k, tangent in enumerate(moved) if not isinstance(tangent, SymbolicZero)]
+
+    def of_moving(*values: Any) -> Any:
+        args = [*flat]
+        for k, value in zip(moving, values, strict=True):
+            args[k] = value
+        return function(*jax.tree.unflatten(tree, args))
+
+    return jax.jvp(of_moving, [flat[k] for k in moving], [moved[k] for k in moving])
+
+
 def _evaluate(*args: Any, jaxpr: ClosedJaxpr, rule: Callable) -> list:
     del rule
     return jaxpr_as_fun(jaxpr)(*args)

@@ -73,6 +73,7 @@ def test_every_transform_agrees_with_the_plain_route():
             out, (weights, own_weights) = ops.attention(
                 edges, edges.arrange(logits), values, self_logits=own, return_weights=True
             )
+            assert own_weights is not None
             return jnp.sum(jnp.sin(out)) + jnp.sum(edges.restore(weights) ** 2) + jnp.sum(jnp.cos(own_weights))
 
         gradient = jax.grad(loss, (0, 1))

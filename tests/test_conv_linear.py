@@ -185,6 +185,32 @@ def _shapes(jaxpr):
                 yield from _shapes(inner)
 
 
+@pytest.mark.parametrize("moving", ["weight", "x", "edge_weight", "all"])
+def test_square_layers_are_one_function_however_they_are_differentiated(moving, getkey):
+    """The sum over edges is before the linear map or behind it, as the gradient that is asked for needs it."""
+    with jax.enable_x64(True):
+        x, edge_weight = jnp.asarray(X), jnp.asarray(WEIGHTS)
+        conv = egnn.GraphConv(6, 6, bias=False, key=getkey())
+        edges = EdgeIndex.from_array(EDGES, num_senders=NUM_NODES, num_receivers=NUM_NODES)
+        given = {"weight": conv.lin_rel.weight, "x": x, "edge_weight": edge_weight}
+        moved = given if moving == "all" else {moving: given[moving]}
+
+        def ours(moved):
+            args = given | moved
+            layer = eqx.tree_at(lambda c: c.lin_rel.weight, conv, args["weight"])
+            return jnp.sum(jnp.sin(layer(args["x"], edges, args["edge_weight"])))
+
+        def dense(moved):
+            args = given | moved
+            matrix = jnp.zeros((NUM_NODES, NUM_NODES)).at[EDGES[1], EDGES[0]].add(args["edge_weight"])
+            out = matrix @ args["x"] @ args["weight"].T + args["x"] @ conv.lin_root.weight.T
+            return jnp.sum(jnp.sin(out))
+
+        for transform in (lambda f: f, jax.grad, jax.hessian, lambda f: jax.jacrev(jax.jacrev(f))):
+            for a, b in zip(*(jax.tree.leaves(jax.jit(transform(f))(moved)) for f in (ours, dense)), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-11, atol=TOLERANCE)
+
+
 def test_unit_length_has_a_finite_gradient_at_zero(getkey):
     conv = egnn.SAGEConv(2, 2, normalize=True, bias=False, key=getkey())
     x = jnp.zeros((NUM_NODES, 2)).at[0].set(1.0)

@@ -1,13 +1,15 @@
 """The weighted adjacency as a linear operator, and the symmetric normalisation of graph convolutional networks."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from ..._ruled import jvp_of_moving, ruled
 from ...data import AbstractEdges, EdgeIndexLike, as_edges
 from ...ops import matmul
 from .._linear import add_bias, check_features, project
@@ -100,9 +102,37 @@ def convolve(
         check_features(x, int(linear.in_features))
     if is_linear and int(linear.out_features) < int(linear.in_features):
         out = add_bias(operator(x @ linear.weight.T), linear.bias)
+    elif is_linear and linear.weight.shape == (x.shape[1],) * 2 and linear.weight.dtype == x.dtype:
+        out = add_bias(_on_either_side(operator, linear.weight, x), linear.bias)
     else:
         out = project(linear, operator(x))
     return out if root is None else out + project(*root)
+
+
+def _on_either_side(
+    operator: Callable[[Float[Array, "num_nodes width"]], Float[Array, "num_receivers width"]],
+    weight: Float[Array, "width width"],
+    x: Float[Array, "num_nodes width"],
+) -> Float[Array, "num_receivers width"]:
+    """$P(X) W^\\top$; on which side $P$ is applied does not matter until this is differentiated.
+
+    In the weight alone (features that are data): $P(X)$ is what the gradient needs, and no transposed $P$. In the
+    features too, the transposed $P$ of the cotangent serves both gradients and only $X$ is kept: half the memory
+    of a deep network, where every $X$ is the result of the layer before.
+    """
+    closed = eqx.filter_closure_convert(operator, x)
+    arrays, rest = eqx.partition(closed, eqx.is_array)
+
+    def inside(arrays: Any, weight: Array, x: Array) -> Array:
+        return eqx.combine(arrays, rest)(x) @ weight.T
+
+    def outside(arrays: Any, weight: Array, x: Array) -> Array:
+        return eqx.combine(arrays, rest)(x @ weight.T)
+
+    def rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+        return jvp_of_moving(inside if isinstance(tangents[2], SymbolicZero) else outside, primals, tangents)
+
+    return ruled(inside, rule)(arrays, weight, x)
 
 
 def directed(edges: AbstractEdges, flow: Flow) -> AbstractEdges:
