@@ -203,10 +203,11 @@ def _stateleaky(arrays: dict[str, np.ndarray], p: Params) -> dict[str, Array]:
     x, amount, weight = (jnp.asarray(arrays[key]) for key in ("x", "A", "C"))
     # snnTorch turns beta into tau = 1 / (1 - beta), so that the decay is exp(beta - 1): recovered from the trace.
     current = arrays["x"] @ arrays["W"].T + arrays["b"]
-    ratio = (arrays["mem"][1] - current[1]) / arrays["mem"][0]
+    before, after = arrays["mem"][:-1], arrays["mem"][1:] - current[1:]
+    decay = np.sum(before * after, axis=(0, 1)) / np.sum(before * before, axis=(0, 1))
     cell = sp.LIFCell(
         current.shape[-1],
-        float(-1 / np.log(np.median(ratio))),
+        jnp.asarray(-1 / np.log(decay)),
         threshold=_threshold(Case("", "", {}, sp.ATan(), {"s_mem": arrays["mem"], "spk": arrays["spk"]}), 0.9, 1.0),
         reset=sp.NoReset(),
         surrogate=sp.ATan(2.0, tie=">"),
@@ -271,8 +272,9 @@ def _norse_box(p: Params, case: Case) -> tuple:
 def _norse_refractory(p: Params, case: Case) -> tuple:
     tau_syn, current = _norse_synapse(case)
     steps = int(case.number("rho_reset", case.match(r"\+\s*z\s*\*\s*#\s*$", 3)))
-    cell = _norse_lif(case, tau_syn=tau_syn, refractory=sp.Refractory(steps, differentiable=True))
-    return cell, _with(i=current, rho=lambda s: s.countdown)
+    refractory = sp.Refractory(steps, differentiable=True)
+    cell = _norse_lif(case, tau_syn=tau_syn, refractory=refractory, detach="V" in p)
+    return _fed_back(p, cell, _with(i=current, rho=lambda s: s.countdown))
 
 
 def _norse_lsnn(p: Params, case: Case) -> tuple:
@@ -337,7 +339,7 @@ def _norse_ex(*, adaptive: bool) -> Callable:
             overshoot=float("inf"),
         )
         if not adaptive:
-            return sp.ExpIFCell(case.size, **common), _with(i=current)
+            return _fed_back(p, sp.ExpIFCell(case.size, **common), _with(i=current))
         cell = sp.AdExCell(
             case.size,
             tau_adapt=1000 / case.match(rf"a\+dt\*#\*\({NUMBER[1:-1]}\*\(v", 2.0),
@@ -345,7 +347,7 @@ def _norse_ex(*, adaptive: bool) -> Callable:
             increment=case.match(r"a'\+z\*#", 0.02),
             **common,
         )
-        return cell, _with(i=current, a=lambda s: s.adaptation)
+        return _fed_back(p, cell, _with(i=current, a=lambda s: s.adaptation))
 
     return make
 
@@ -372,7 +374,7 @@ def _norse_coba(p: Params, case: Case) -> tuple:
 
 def _norse_iaf(p: Params, case: Case) -> tuple:
     theta, reset = _norse_membrane(case)["threshold"], sp.ValueReset(_norse_levels(case)[1], detach=False)
-    return sp.integrate_and_fire(case.size, threshold=theta, reset=reset, surrogate=case.surrogate), _mem
+    return _fed_back(p, sp.integrate_and_fire(case.size, threshold=theta, reset=reset, surrogate=case.surrogate), _mem)
 
 
 def _norse_izhikevich(p: Params, case: Case) -> tuple:
@@ -392,7 +394,7 @@ def _norse_izhikevich(p: Params, case: Case) -> tuple:
         overshoot=float("inf"),
         dt=case.match(r"dt=#", 0.25) if "tau_inv*dt=" in case.equation else case.number("k", 0.25),
     )
-    return cell, _with(u=lambda s: s.recovery)
+    return _fed_back(p, cell, _with(u=lambda s: s.recovery))
 
 
 # SpikingJelly
@@ -547,9 +549,7 @@ def _brain(*, refractory: bool = False, adaptive: bool = False) -> Callable:
             adapted = {} if states.adaptation is None else {"a": states.adaptation}
             return _mem(states, spikes) | {"g": 0 * states.membrane, "last_spike_time": last} | adapted
 
-        start = case.written("V0")
-        if start is None:
-            return cell, views
+        start = case.number("V0", round(float(np.median(_before_decay(case)[0])), 4))
         return cell, views, lambda batch: _starting(cell, batch, start)
 
     return make
@@ -568,10 +568,15 @@ def _soft_reset(case: Case) -> float:
     written = case.written("V_reset")
     if written is not None:
         return written
-    fired, v = case.arrays["spk"][:-1] > 0, case.arrays["s_V"]
-    current = (case.arrays["p_x"] @ case.arrays["p_W"].T + case.arrays["p_b"])[1:]
-    before = current + (v[1:] - current) * math.exp(case.number("dt", 1.0) / case.number("tau", 5.0))
-    return round(float(np.median((before - v[:-1] + case.number("V_th", 1.0))[fired])), 4)
+    fired, v = case.arrays["spk"][:-1] > 0, case.arrays["s_V"][:-1]
+    return round(float(np.median((_before_decay(case)[1:] - v + case.number("V_th", 1.0))[fired])), 4)
+
+
+def _before_decay(case: Case) -> np.ndarray:
+    """The membranes that the steps of the trace began with, after the reset."""
+    current = case.arrays["p_x"] @ case.arrays["p_W"].T + case.arrays["p_b"]
+    level = case.number("V_rest", 0.0) + case.number("R", 1.0) * current
+    return level + (case.arrays["s_V"] - level) * math.exp(case.number("dt", 1.0) / case.number("tau", 5.0))
 
 
 def _brain_ode(kind: Callable, threshold: float, level: float, start: float, **views: Callable) -> Callable:
@@ -727,16 +732,21 @@ CLASSES = {
     "lif_step": "nr_lif",
     "lif_box_feed_forward_step": "nr_lifbox",
     "lif_refrac_feed_forward_step": "nr_lif_refrac",
+    "lif_refrac_step": "nr_lif_refrac",
     "lsnn_feed_forward_step": "nr_lsnn",
     "lsnn_step": "nr_lsnn",
     "ada_lif_step": "nr_adalif",
     "li_feed_forward_step": "nr_li",
     "li_box_feed_forward_step": "nr_libox",
     "lif_adex_feed_forward_step": "nr_lifadex",
+    "lif_adex_step": "nr_lifadex",
     "lif_ex_feed_forward_step": "nr_lifex",
+    "lif_ex_step": "nr_lifex",
     "coba_lif_feed_forward_step": "nr_coba",
     "iaf_feed_forward_step": "nr_iaf",
+    "iaf_step": "nr_iaf",
     "izhikevich_feed_forward_step": "nr_izhikevich",
+    "izhikevich_recurrent_step": "nr_izhikevich",
     "LIFNode": "sj_lif",
     "ParametricLIFNode": "sj_plif",
     "IFNode": "sj_if",
