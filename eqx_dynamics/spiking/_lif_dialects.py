@@ -197,6 +197,11 @@ def like_brainstate(
 
     **Arguments:** `tau`, `tau_ref`, `dt`: ms; `v_threshold`, `v_reset`, `v_rest`: mV; `resistance`: Ohm, for a
     current in mA.
+
+    !!! note
+        The state starts at `v_rest`, BrainState's at its `V_initializer`, which is 0 mV unless given. BrainState
+        compares times in float32 to know whether a neuron is refractory: where `tau_ref` is a multiple of a `dt` such
+        as 0.1 ms, rounding there adds a step now and then, here never.
     """
     require_step(in_ms(dt))
     steps = 0 if tau_ref is None else math.ceil(round(in_ms(tau_ref) / in_ms(dt), 6)) - 1

@@ -143,6 +143,9 @@ def mse_membrane(
 
     **Arguments:** `membranes`: `(time, *batch, classes)`, mV; `labels`: `(*batch)`; `correct` and `incorrect`: the
     target $m$ of the label's neuron and of the others, mV.
+
+    !!! note
+        snnTorch takes a negative target of the others for 0; here it is what it says.
     """
     _check(membranes, labels, "membranes")
     return jnp.mean((membranes - _targets(membranes[0], labels, correct, incorrect)[None]) ** 2)
@@ -160,6 +163,10 @@ def mse_first_spike(
     **Arguments:** `spikes` and `labels` as for `ce_count`; `correct` and `incorrect`: the step $\tau$ in which the
     label's neuron and the others should first fire; `incorrect` None means the last step, which is also where a neuron
     that never fires counts.
+
+    !!! note
+        snnTorch's `mse_temporal_loss()` is documented to want the others in the last step, but its default of -1 is
+        clamped to 0: `correct=0, incorrect=0` gives its numbers.
     """
     _check(spikes, labels, "spikes")
     num_steps = spikes.shape[0]
