@@ -63,6 +63,16 @@ def test_without_momentum_statistics_are_the_mean_of_batches():
     np.testing.assert_allclose(_kept(norm, state).running_mean, X.mean(0), rtol=1e-5, atol=1e-6)
 
 
+def test_no_rows_leave_the_running_statistics_as_they_are():
+    norm, state = eqx.nn.make_with_state(BatchNorm)(3)
+    y, after = norm(jnp.zeros((0, 3)), state)
+    kept = _kept(norm, after)
+    assert y.shape == (0, 3)
+    np.testing.assert_array_equal(kept.running_mean, 0.0)
+    np.testing.assert_array_equal(kept.running_var, 1.0)
+    assert kept.num_batches_tracked == 1  # as in torch
+
+
 def test_padding_graphs_enter_no_running_statistics_of_instances():
     norm, state = eqx.nn.make_with_state(InstanceNorm)(3, track_running_stats=True)
     states = [jax.tree.map(lambda leaf: leaf, state) for _ in range(3)]

@@ -139,10 +139,10 @@ class BatchNorm(eqx.Module):
 def _statistics(x: Array, mask: Array | np.ndarray | None) -> tuple[Array, Array, Array]:
     """Mean and biased variance of every feature over the nodes that count, and their number; at least in float32."""
     x = x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
-    if mask is None:
+    if mask is None and x.shape[0] > 0:
         count = jnp.asarray(x.shape[0], x.dtype)
         return jnp.mean(x, axis=0), jnp.var(x, axis=0), count
-    keep = jnp.asarray(mask)[:, None]
+    keep = jnp.zeros((0, 1), bool) if mask is None else jnp.asarray(mask)[:, None]
     count = jnp.sum(keep, dtype=x.dtype)
     number = jnp.maximum(count, 1.0)
     mean = jnp.sum(jnp.where(keep, x, 0.0), axis=0) / number
