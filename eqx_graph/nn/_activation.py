@@ -1,4 +1,4 @@
-"""ReLU for node arrays."""
+"""ReLUs: one for node arrays, and a leaky one with PyTorch's derivative at 0."""
 
 import jax
 import jax.numpy as jnp
@@ -18,3 +18,8 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 relu.defjvps(lambda moved, result, x: jnp.where(result > 0, moved, jnp.zeros_like(moved)))
+
+
+def leaky_relu(x: Float[Array, "..."], negative_slope: float | Float[Array, ""] = 0.01) -> Float[Array, "..."]:
+    """`jax.nn.leaky_relu` with PyTorch's derivative at 0: `negative_slope`, not 1. Rows of zeros stand there."""
+    return jnp.where(x > 0, x, negative_slope * x)

@@ -209,12 +209,12 @@ def _spread(channels: int, nothing: tuple, ct: Float[Array, " heads"]) -> Float[
 
 def _leaky_relu_times(z: Array, att: Array, slope: Array, weighted: Array) -> Array:
     del weighted
-    return att * jnp.where(z >= 0, z, slope * z)
+    return att * jnp.where(z > 0, z, slope * z)
 
 
 def _leaky_relu_times_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     z, _, slope, weighted = primals
-    factors = None, None, jnp.where(z >= 0, 0, weighted), jnp.where(z >= 0, 1, slope)
+    factors = None, None, jnp.where(z > 0, 0, weighted), jnp.where(z > 0, 1, slope)
     pairs = zip(factors, tangents, strict=True)
     terms = [f * t for f, t in pairs if f is not None and not isinstance(t, SymbolicZero)]
     return _weighted_leaky_relu(*primals), sum(terms, jnp.zeros_like(z))

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._activation import relu
+from .._activation import leaky_relu, relu
 from ..aggr._multi import plain_name
 from ..norm import BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm
 
@@ -23,7 +23,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "silu": jax.nn.silu,
     "swish": jax.nn.silu,
-    "leakyrelu": jax.nn.leaky_relu,
+    "leakyrelu": leaky_relu,
     "softplus": jax.nn.softplus,
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
