@@ -102,8 +102,6 @@ def build(entry: Entry, case: Case, key: PRNGKeyArray) -> eqx.Module:
     _skip_what_is_not_here(entry.class_name, entry.ctor)
     unweighted = len(case.args) < 3 and case.kwargs.get("edge_weight") is None
     ctor = entry.ctor | {"improved": False} if entry.ctor.get("improved") and unweighted else entry.ctor
-    if "q" in entry.ctor:  # rounded to float32
-        ctor = ctor | {"q": entry.state["q"].ravel().tolist()}
     return _construct(entry.class_name, ctor, key)
 
 
@@ -139,11 +137,11 @@ def _as_objects(name: str, ctor: dict[str, Any]) -> dict[str, Any]:
         ctor.get("mode_kwargs") or {}
     )
     if name in _LEARNED and ctor.pop("learn", False):
-        return ctor | {_LEARNED[name]: {"__tensor__": [ctor.get(_LEARNED[name], 1.0)] * ctor.pop("channels", 1)}}
+        return ctor | {_LEARNED[name]: {"__tensor__": [float(ctor.get(_LEARNED[name], 1))] * ctor.pop("channels", 1)}}
     if name in _LEARNED:
         ctor.pop("channels", None)
     if name == "QuantileAggregation":
-        ctor["q"] = {"__tuple__": ctor["q"]}
+        ctor["q"] = {"__tuple__": np.atleast_1d(np.float32(ctor["q"])).tolist()}  # a buffer of PyG's: rounded
     if "in_channels" in ctor and isinstance(
         ctor["in_channels"], list
     ):  # of every aggregation of several: `Multi` knows
@@ -191,12 +189,21 @@ def _linear(body: Any, key: PRNGKeyArray) -> eqx.nn.Linear:
     return eqx.nn.Linear(*body, key=key)
 
 
+class _PReLU(eqx.nn.PReLU):
+    """One that `eqx.nn.Sequential` can hold: that hands every layer a key."""
+
+    def __call__(self, x: jax.Array, *, key: PRNGKeyArray | None = None) -> jax.Array:
+        return super().__call__(x)
+
+
 def _activation(name: str, arguments: dict[str, Any]) -> Any:
     """A layer of `eqx.nn.Sequential`: functions are wrapped, PReLU has a weight."""
     arguments = {k: v for k, v in arguments.items() if v not in _NO_EFFECT.get(k, ())}
     short = name.lower().replace("_", "")
     if short == "prelu":
-        return eqx.nn.PReLU(jnp.full(arguments.get("num_parameters", 1), arguments.get("init", 0.25)))
+        return _PReLU(jnp.full(arguments.get("num_parameters", 1), arguments.get("init", 0.25)))
+    if short == "identity":
+        return eqx.nn.Identity()
     if short == "softplus" and arguments:
         return eqx.nn.Lambda(lambda x: jax.nn.softplus(arguments["beta"] * x) / arguments["beta"])
     if short == "gelu":
