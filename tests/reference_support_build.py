@@ -114,18 +114,20 @@ def _construct(name: str, ctor: dict[str, Any], key: PRNGKeyArray) -> eqx.Module
             continue
         candidates = _KEYWORDS.get(keyword, (keyword,))
         ours = next((c for c in candidates if c in parameters), None)
+        if ours is None and keyword == "dropout":  # random where it has an effect, so no case is about it
+            continue
         if ours is None:
             raise TypeError(f"{cls.__name__} has no argument for PyG's `{keyword}={value}`; it has {list(parameters)}")
         argument = _value(value, jr.fold_in(key, i))
-        if keyword == "norm" and isinstance(argument, eqx.Module):  # PyG copies an object, or shares it
-            argument = ft.partial(lambda norm, features: norm, argument)
-        arguments[ours] = float(argument) if type(argument) is int and _is_real(parameters[ours]) else argument
+        if keyword == "norm" and isinstance(argument, eqx.Module):  # PyG copies an object: statistics are each layer's
+            argument = ft.partial(lambda spec, features: _value(spec, key), value)
+        arguments[ours] = float(argument) if type(argument) is int and is_real(parameters[ours]) else argument
     if "key" in parameters:
         arguments["key"] = key
     return cls(**arguments)
 
 
-def _is_real(parameter: inspect.Parameter) -> bool:
+def is_real(parameter: inspect.Parameter) -> bool:
     """Whether a parameter is a real number (a JSON file may hold an integer)."""
     kinds = typing.get_args(parameter.annotation) or (parameter.annotation,)
     return float in kinds and int not in kinds
@@ -141,7 +143,8 @@ def _as_objects(name: str, ctor: dict[str, Any]) -> dict[str, Any]:
     if name in _LEARNED:
         ctor.pop("channels", None)
     if name == "QuantileAggregation":
-        ctor["q"] = {"__tuple__": np.atleast_1d(np.float32(ctor["q"])).tolist()}  # a buffer of PyG's: rounded
+        levels = np.ravel(_value(ctor["q"], jr.key(0)))
+        ctor["q"] = {"__tuple__": levels.astype(np.float32).tolist()}  # a buffer of float32 there
     if "in_channels" in ctor and isinstance(
         ctor["in_channels"], list
     ):  # of every aggregation of several: `Multi` knows
@@ -204,8 +207,8 @@ def _activation(name: str, arguments: dict[str, Any]) -> Any:
         return _PReLU(jnp.full(arguments.get("num_parameters", 1), arguments.get("init", 0.25)))
     if short == "identity":
         return eqx.nn.Identity()
-    if short == "softplus" and arguments:
-        return eqx.nn.Lambda(lambda x: jax.nn.softplus(arguments["beta"] * x) / arguments["beta"])
+    if short in _WITH_ARGUMENTS and arguments:
+        return eqx.nn.Lambda(ft.partial(_WITH_ARGUMENTS[short], **arguments))
     if short == "gelu":
         return eqx.nn.Lambda(ft.partial(jax.nn.gelu, approximate=arguments.get("approximate") == "tanh"))
     act = as_activation(name)
@@ -213,6 +216,13 @@ def _activation(name: str, arguments: dict[str, Any]) -> Any:
     return act if isinstance(act, eqx.Module) else eqx.nn.Lambda(ft.partial(act, **arguments))
 
 
+# Activations that take arguments in torch and none in JAX; `threshold` spares torch an overflow and changes no number.
+_WITH_ARGUMENTS: dict[str, Callable[..., Any]] = {
+    "softplus": lambda x, beta=1.0, threshold=20.0: jax.nn.softplus(beta * x) / beta,
+    "hardtanh": lambda x, min_val=-1.0, max_val=1.0: jnp.clip(x, min_val, max_val),
+    "hardshrink": lambda x, lambd=0.5: jnp.where(jnp.abs(x) > lambd, x, 0.0),
+    "softshrink": lambda x, lambd=0.5: jnp.where(jnp.abs(x) > lambd, x - lambd * jnp.sign(x), 0.0),
+}
 _NORMS = {name.lower(): getattr(eqx_graph.nn.norm, name) for name in dir(eqx_graph.nn.norm) if name.endswith("Norm")}
 
 

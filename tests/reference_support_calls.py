@@ -14,20 +14,24 @@ import eqx_graph.nn.pool
 from eqx_graph import ops
 from eqx_graph.nn.aggr import AbstractAggregation, as_aggregation
 from eqx_graph.nn.conv import AttentionWeights
-from reference_support import Case, Entry
-from reference_support_build import NotInPackage
+from reference_support import Case, Entry, Key
+from reference_support_build import NotInPackage, is_real
 
 
 def is_surplus(entry: Entry, name: str) -> bool:
     """State that PyG stores and a module of ours has no place for: constants, one weight under two names."""
     if entry.class_name == "GATv2Conv" and entry.ctor.get("share_weights"):
         return name.startswith("lin_r.")
-    return name.rpartition(".")[2] == "q"  # the quantiles, which `build` reads
+    return name.rpartition(".")[2] == "q"  # the quantiles, which the constructor gets
 
 
 def _pool(pool: Callable[..., Any]) -> Callable[..., Any]:
-    def call(x: Any, batch: Any, size: int | None = None) -> Any:
-        return pool(x, batch, num_graphs=size)
+    """Nodes are PyG's last axis but one; without `batch` an `x` of more than two loses it."""
+
+    def call(x: Any, batch: Any = None, size: int | None = None) -> Any:
+        axis = max(x.ndim - 2, 0)
+        out = pool(jnp.moveaxis(x, axis, 0), batch, num_graphs=size)
+        return out[0] if batch is None and x.ndim > 2 else jnp.moveaxis(out, 0, axis)
 
     return call
 
@@ -53,10 +57,14 @@ _REDUCTIONS = {
     "max": ops.segment_max,
     "min": ops.segment_min,
     "mul": ops.segment_mul,
+    "amax": ops.segment_max,
+    "amin": ops.segment_min,
 }
 
 
 def _scatter(src: Any, index: Any, dim: int = 0, dim_size: int | None = None, reduce: str = "sum") -> Any:
+    if reduce not in _REDUCTIONS:
+        raise NotInPackage(f"scatter(reduce={reduce})")
     out = _REDUCTIONS[reduce](jnp.moveaxis(src, dim, 0), jnp.asarray(index), _size(index, dim_size))
     return jnp.moveaxis(out, 0, dim)
 
@@ -66,28 +74,34 @@ def _segment(src: Any, ptr: Any, reduce: str = "sum") -> Any:
 
 
 def _logsumexp(src: Any, ptr: Any, dim: int = 0) -> Any:
-    assert dim == 0
-    return ops.segment_logsumexp(src, *_groups(ptr))
+    """PyG gives 0 for an empty segment, we the logarithm of 0."""
+    out = ops.segment_logsumexp(jnp.swapaxes(src, 0, dim), *_groups(ptr))
+    return jnp.swapaxes(jnp.where(out == -jnp.inf, 0, out), 0, dim)
 
 
-def _spmm(edge_index: Any, weight: Any, x: Any, reduce: str) -> Any:
-    num_nodes = x.shape[0]
-    edges = eqx_graph.EdgeIndex.from_array(edge_index, num_senders=num_nodes, num_receivers=num_nodes)
-    total = ops.matmul(edges, edges.arrange(weight), x)
-    if reduce == "sum":
-        return total
-    receivers = np.unique(edge_index, axis=1)[1]  # torch's matrix holds an entry once, the sum of its duplicates
-    count = ops.segment_count(jnp.asarray(receivers), num_nodes)
-    return total / jnp.maximum(count, 1).astype(x.dtype)[:, None]
+def _spmm(edge_index: Any, weight: Any, x: Any, reduce: str = "sum") -> Any:
+    edges = _layout(edge_index, x.shape[0])
+    weight = edges.arrange(weight)
+    if reduce in ("sum", "add"):
+        return ops.matmul(edges, weight, x)
+    merged = _known(edges.coalesce)()  # torch's matrix holds an entry once, the sum of its duplicates
+    receivers = jnp.where(jnp.asarray(merged.edge_mask), jnp.asarray(edges.receivers), x.shape[0])
+    return _REDUCTIONS[reduce](edges.sum_duplicates(weight)[:, None] * edges.send(x), receivers, x.shape[0])
 
 
 def _gcn_norm(
-    edge_index: Any, weight: Any, num_nodes: int, improved: bool = False, add_self_loops: bool = True
+    edge_index: Any,
+    edge_weight: Any = None,
+    num_nodes: int | None = None,
+    improved: bool = False,
+    add_self_loops: bool = True,
+    flow: Any = "source_to_target",
 ) -> tuple[Any, Any]:
     """PyG lists the edges and then the loops, which stand apart here; it ignores `improved` without weights."""
-    improved = improved and weight is not None
-    dtype = jnp.zeros(()).dtype if weight is None else weight.dtype
-    adjacency = eqx_graph.nn.gcn_norm(edge_index, weight, num_nodes, improved, add_self_loops, dtype=dtype)
+    improved = improved and edge_weight is not None
+    num_nodes = _size(edge_index, num_nodes)
+    dtype = jnp.zeros(()).dtype if edge_weight is None else edge_weight.dtype
+    adjacency = eqx_graph.nn.gcn_norm(edge_index, edge_weight, num_nodes, improved, add_self_loops, flow, dtype=dtype)
     values = jnp.asarray(adjacency.edges.restore(adjacency.weight))
     if adjacency.loop_weight is None:
         return edge_index, values
@@ -172,7 +186,12 @@ def _sum_or_mean(edges: Any, values: Any, reduce: str) -> Any:
 
 
 def _coalesce(
-    edge_index: Any, edge_attr: Any = None, num_nodes: Any = None, reduce: str = "sum", sort_by_row: bool = True
+    edge_index: Any,
+    edge_attr: Any = None,
+    num_nodes: Any = None,
+    reduce: str = "sum",
+    is_sorted: bool = False,
+    sort_by_row: bool = True,
 ) -> Any:
     edges = _layout(edge_index, num_nodes)
     values = None if edge_attr is None else _sum_or_mean(edges, edges.arrange(edge_attr), reduce)
@@ -218,6 +237,8 @@ def call(module: Any, case: Case, args: Any, kwargs: dict[str, Any]) -> tuple[An
     method = getattr(module, case.call or "__call__")
     signature = inspect.signature(method)
     kwargs = {_CALL_KEYWORDS.get(k, k) if k not in signature.parameters else k: v for k, v in kwargs.items()}
+    args = [_as_real(signature, i, a) for i, a in enumerate(args)]
+    kwargs = {k: _as_real(signature, k, v) for k, v in kwargs.items()}
     if isinstance(module, eqx_graph.nn.TransformerConv) and kwargs.get("return_attention_weights") is False:
         kwargs = kwargs | {"return_attention_weights": True}  # PyG returns them there for any flag that is not None
     if isinstance(module, eqx_graph.nn.MLP) and kwargs.pop("return_emb", None):
@@ -227,7 +248,8 @@ def call(module: Any, case: Case, args: Any, kwargs: dict[str, Any]) -> tuple[An
     bound = signature.bind_partial(*args, **kwargs).arguments
     unsized = "batch_size" in signature.parameters and "batch_size" not in bound
     if unsized and bound.get("batch") is not None:  # static here: nothing is read from `batch` under jit
-        kwargs = kwargs | {"batch_size": int(case.inputs["batch"].max()) + 1}
+        batch = _given(case, list(signature.parameters).index("batch"), "batch")
+        kwargs = kwargs | {"batch_size": _size(batch, None)}
     if "state" in signature.parameters:
         out, state = method(*args, **kwargs, state=state)
     else:
@@ -235,6 +257,20 @@ def call(module: Any, case: Case, args: Any, kwargs: dict[str, Any]) -> tuple[An
     if isinstance(out, tuple) and isinstance(out[1], AttentionWeights):
         out = out[0], _without_replaced_loops(module, out[1], case.inputs["edge_index"])
     return out, jax.tree.map(lambda node: _filled(node, state), module, is_leaf=_is_index)
+
+
+def _as_real(signature: inspect.Signature, place: int | str, value: Any) -> Any:
+    """A JSON file may hold an integer where a real number is meant."""
+    parameters = signature.parameters
+    known = dict(enumerate(parameters.values())) | dict(parameters.items())
+    return float(value) if type(value) is int and place in known and is_real(known[place]) else value
+
+
+def _given(case: Case, place: int, name: str) -> np.ndarray:
+    """The array that a case gives as this argument, which is known also where the call is traced."""
+    key = case.args[place] if place < len(case.args) else case.kwargs[name]
+    assert isinstance(key, Key)
+    return case.inputs[key.name]
 
 
 def _is_index(node: Any) -> bool:
@@ -262,8 +298,11 @@ def _aggregate(
     ptr: Any = None,
     dim_size: Any = None,
     dim: int = -2,
+    max_num_elements: int | None = None,
 ) -> Any:
     """PyG gives groups by `index` and `dim_size`, or by pointers, along any axis (all rows are one group without)."""
+    if max_num_elements is not None:
+        raise NotInPackage(f"{type(aggregation).__name__}(max_num_elements={max_num_elements})")
     x = jnp.moveaxis(x, dim, 0)
     if ptr is not None:
         dim_size = ptr.shape[0] - 1
@@ -271,5 +310,5 @@ def _aggregate(
     elif index is None:
         index, dim_size = jnp.zeros(x.shape[0], int), 1
     elif dim_size is None:
-        dim_size = int(case.inputs["index"].max(initial=-1)) + 1
+        dim_size = _size(_given(case, 1, "index"), None)
     return jnp.moveaxis(aggregation(x, jnp.asarray(index), dim_size), 0, dim)
