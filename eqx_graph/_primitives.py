@@ -42,7 +42,13 @@ NOTHING = np.zeros(0, np.float32)  # what an operation that waits for nothing co
 
 def _define(name: str, impl: Callable, out_shape: Callable, static: Sequence[str]) -> Primitive:
     primitive = Primitive(name)
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=tuple(static)))
+    compiled = jax.jit(primitive.bind, static_argnames=tuple(static))
+
+    def evaluate(*args: Any, **params: Any) -> Any:
+        with jax.disable_jit(False):  # under `jax.disable_jit()` too, where `compiled` would come back here for ever
+            return compiled(*args, **params)
+
+    primitive.def_impl(evaluate)
     primitive.def_abstract_eval(lambda *avals, **params: out_shape(*avals, **params))
     for platform in ("cpu", "cuda", "rocm"):
         rule = mlir.lower_fun(ft.partial(impl, platform=platform), multiple_results=False)

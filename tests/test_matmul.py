@@ -293,3 +293,16 @@ def test_what_is_refused():
 def temporary_bytes_of(compiled):
     """Bytes of temporary memory that a program was compiled to take."""
     return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_products_run_with_jit_disabled():
+    """As one debugs: their evaluation outside a program is a program of its own."""
+    edges = EdgeIndex.from_array(np.array([[0, 1, 2], [1, 1, 0]]), num_senders=3, num_receivers=3)
+    x = jnp.arange(6.0).reshape(3, 2)
+
+    def square(x):
+        return jnp.sum(ops.matmul(edges, None, x) ** 2) + jnp.sum(edges.restore(edges.send(x)))
+
+    want = jax.grad(square)(x)
+    with jax.disable_jit():
+        np.testing.assert_allclose(jax.grad(square)(x), want)
