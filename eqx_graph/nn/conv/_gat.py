@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...data import EdgeIndexLike
 from ...ops import edge_map
+from .._activation import leaky_relu
 from .._dropout import make_dropout
 from .._linear import add_bias, check_features, check_sizes, glorot, glorot_linear, project
 from ..aggr import AbstractAggregation
@@ -193,7 +194,7 @@ class GATConv(eqx.Module):
                 )
         logits = edge_map(edges, self._logits, x_j=source, x_i=target, edge_values=on_edges)
         if loop_logits is not None:
-            loop_logits = jax.nn.leaky_relu(loop_logits, self.negative_slope)
+            loop_logits = leaky_relu(loop_logits, self.negative_slope)
         options = {"dropout": self.dropout, "key": key, "aggregation": self.aggregation}
         attended = attend(edges, logits, values, loop_logits, **options)
         out = merge_heads(attended.out, self.concat)
@@ -210,7 +211,7 @@ class GATConv(eqx.Module):
     ) -> Float[Array, " heads"]:
         """Logits of one edge."""
         z = x_j + x_i if edge_values is None else x_j + x_i + edge_values
-        return jax.nn.leaky_relu(z, self.negative_slope)
+        return leaky_relu(z, self.negative_slope)
 
     def _edge_logits(self, edge_attr: Float[Array, "rows edge_dim"]) -> Float[Array, "rows heads"]:
         """$a_e \\cdot W_e e$ per head."""
