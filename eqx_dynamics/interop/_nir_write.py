@@ -169,7 +169,7 @@ def _input_shape(layer: Any) -> tuple[int, ...] | None:
 
 
 def _output_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    x = jax.ShapeDtypeStruct(shape, float)
+    x = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
     if isinstance(layer, AbstractCell):
         return eqx.filter_eval_shape(lambda x: layer(x, layer.init_state())[0], x).shape
     return eqx.filter_eval_shape(ft.partial(apply_stateless, layer, key=None), x).shape
