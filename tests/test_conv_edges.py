@@ -170,7 +170,13 @@ def _bad(key):
         ),
         "`key` must be given with `edge_dim`": lambda: egnn.GINEConv(mlp, edge_dim=3),
         "`nn` must tell its number of input features": lambda: egnn.GINEConv(jnp.tanh, edge_dim=3, key=key),
+        "`nn` is an eqx.nn.Sequential.*with a BatchNorm in it": lambda: egnn.GINConv(_with_a_norm(5, key))(X, EDGES),
+        "Use `eqx_graph.nn.MLP": lambda: egnn.EdgeConv(_with_a_norm(10, key))(X, EDGES),
     }
+
+
+def _with_a_norm(in_features, key):
+    return eqx.nn.Sequential([eqx.nn.Linear(in_features, 4, key=key), egnn.BatchNorm(4), eqx.nn.Lambda(jnp.tanh)])
 
 
 @pytest.mark.parametrize("match", list(_bad(jr.key(0))))

@@ -9,6 +9,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .norm import BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm
+
+
+_OVER_ROWS = (
+    *(BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm),
+    eqx.nn.BatchNorm,
+)
+
 
 class AbstractRowModule(eqx.Module):
     """A network that takes all rows at once, because it mixes them (a norm over nodes) or is faster so.
@@ -34,7 +42,18 @@ class AbstractRowModule(eqx.Module):
 
 def mixes_rows(nn: Callable[..., Any]) -> bool:
     """Whether `nn` must see all rows at once."""
+    _check(nn)
     return isinstance(nn, AbstractRowModule) and nn.mixes_rows
+
+
+def _check(nn: Callable[..., Any]) -> None:
+    """Raises `ValueError` for an `eqx.nn.Sequential` with a norm over rows in it, which it would run on one row."""
+    norms = [layer for layer in nn.layers if isinstance(layer, _OVER_ROWS)] if isinstance(nn, eqx.nn.Sequential) else []
+    if norms:
+        raise ValueError(
+            f"`nn` is an eqx.nn.Sequential, which runs on one row, with a {type(norms[0]).__name__} in it, which takes "
+            "all rows. Use `eqx_graph.nn.MLP([in, hidden, ..., out], norm=...)`: linear, norm, activation, ..., linear."
+        )
 
 
 def apply_rows(
@@ -45,6 +64,7 @@ def apply_rows(
 ) -> tuple[Float[Array, "rows out"], eqx.nn.State | None]:
     """`nn` on every row of `x`, and the state after it."""
     if not isinstance(nn, AbstractRowModule):
+        _check(nn)
         return jax.vmap(nn)(x), state
     return (nn(x, mask=mask), None) if state is None else nn(x, mask=mask, state=state)
 
