@@ -1,6 +1,7 @@
 """Every test runs under strict promotion rules, with shapes checked and two fake CPU devices."""
 
 import gc
+import itertools
 import os
 import pathlib
 
@@ -11,6 +12,7 @@ import pytest
 
 
 _ROOT = pathlib.Path(__file__).parents[1]
+_NUMBERS = itertools.count(1)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -36,13 +38,12 @@ def light_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forget_programs():
-    """A module's compiled programs go with it: kept, those of all modules exhaust a process's memory maps (a crash)."""
-    yield
-    eqx.clear_caches()
-    jax.clear_caches()
-    gc.collect()
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Compiled programs go with their module, or 100 tests: kept, they exhaust a process's memory maps (a crash)."""
+    if nextitem is None or nextitem.path != item.path or next(_NUMBERS) % 100 == 0:
+        eqx.clear_caches()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -61,6 +61,24 @@ def test_every_regularizer_has_a_gradient(observations):
         assert np.isfinite(size) and size > 1e-4, regularizer
 
 
+def test_decompositions_of_a_model_in_sixteen_bits(observations):
+    wide = make_model(jr.key(0))
+    solution, _ = tidhy.infer(wide, observations)
+    narrow = lambda tree: jtu.tree_map(lambda a: a.astype(jnp.bfloat16) if eqx.is_inexact_array(a) else a, tree)  # noqa: E731
+    model = narrow(wide)
+    (eigenvalues, eigenvectors), _ = tidhy.ReducedGaussNewton().prepare(model)
+    assert eigenvalues.dtype == eigenvectors.dtype == jnp.bfloat16
+    assert isinstance(wide.decoder, tidhy.LinearDecoder)
+    weight, values, vectors = (
+        np.asarray(a, np.float32) for a in (wide.decoder.linear.weight, eigenvalues, eigenvectors)
+    )
+    restored = (vectors * values) @ vectors.T
+    np.testing.assert_allclose(restored, weight.T @ weight, atol=0.02)
+    norm = tidhy.NuclearNorm(1.0)
+    assert norm(model, narrow(solution)).dtype == jnp.bfloat16
+    np.testing.assert_allclose(float(norm(model, narrow(solution))), float(norm(wide, solution)), rtol=0.01)
+
+
 @pytest.mark.slow
 def test_regularizers_survive_zeros_and_leave_padding_out(observations):
     model = make_model(jr.key(0), jax.nn.relu)

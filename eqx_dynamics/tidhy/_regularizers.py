@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._decoders import LinearDecoder
 from ._model import TiDHy
-from ._types import RealScalar, Solution
+from ._types import RealScalar, Solution, to_decompose
 
 
 # Which time steps of which sequences are part of the data; None for all.
@@ -57,7 +57,8 @@ class NuclearNorm(Regularizer):
     weight: RealScalar = 1e-3
 
     def value(self, model: TiDHy, solution: Solution, is_step: IsStep = None) -> Float[Array, ""]:
-        return jnp.sum(jnp.linalg.svd(model.transition.transition_basis, compute_uv=False))
+        basis = model.transition.transition_basis
+        return jnp.sum(jnp.linalg.svd(to_decompose(basis), compute_uv=False)).astype(basis.dtype)
 
 
 class BasisL1(Regularizer):

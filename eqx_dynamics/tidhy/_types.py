@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -57,3 +58,8 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"`{name}` must be at least 1; got {size}.")
+
+
+def to_decompose(matrix: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`matrix` in float32 if it has fewer bits: LAPACK decomposes none of 16."""
+    return matrix if jnp.finfo(matrix.dtype).bits >= 32 else matrix.astype(jnp.float32)

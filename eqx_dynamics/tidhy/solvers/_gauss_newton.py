@@ -14,7 +14,7 @@ from .._hypernetwork import Linearizer, small_product
 from .._likelihoods import Gaussian
 from .._model import TiDHy
 from .._problem import StepProblem
-from .._types import LatentState, RealScalar, check_numbers
+from .._types import LatentState, RealScalar, check_numbers, to_decompose
 from ._base import AbstractIterativeSolver, Iterate
 
 
@@ -223,8 +223,9 @@ def _eigen(
 ) -> tuple[Float[Array, " latents"], Float[Array, "latents latents"]]:
     """Eigenvalues and eigenvectors of $C^T C$, as constants: their own derivatives do not exist where eigenvalues
     repeat (latents that no channel shows, orthogonal axes), those of what is computed from them do."""
-    eigenvalues, eigenvectors = jnp.linalg.eigh(jax.lax.stop_gradient(weight.T @ weight))
-    return jnp.maximum(eigenvalues, 0.0), eigenvectors
+    gram = jax.lax.stop_gradient(weight.T @ weight)
+    eigenvalues, eigenvectors = jnp.linalg.eigh(to_decompose(gram))
+    return jnp.maximum(eigenvalues, 0.0).astype(gram.dtype), eigenvectors.astype(gram.dtype)
 
 
 def _resolve(

@@ -49,7 +49,7 @@ leaky_step.defvjp(
 def main() -> None:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        assert twin(0.9, jnp.ones(2), jnp.ones(2)).tolist() == [1.9, 1.9]
+        np.testing.assert_allclose(twin(0.9, jnp.ones(2), jnp.ones(2)), 1.9, rtol=1e-6)
         print("no C++ compiler: the twin alone")
         return
     with tempfile.TemporaryDirectory() as folder:
