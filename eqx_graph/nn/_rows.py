@@ -9,13 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .norm import BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm
-
-
-_OVER_ROWS = (
-    *(BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm),
-    eqx.nn.BatchNorm,
-)
+from .norm._kinds import NormOverRows
 
 
 class AbstractRowModule(eqx.Module):
@@ -48,7 +42,11 @@ def mixes_rows(nn: Callable[..., Any]) -> bool:
 
 def _check(nn: Callable[..., Any]) -> None:
     """Raises `ValueError` for an `eqx.nn.Sequential` with a norm over rows in it, which it would run on one row."""
-    norms = [layer for layer in nn.layers if isinstance(layer, _OVER_ROWS)] if isinstance(nn, eqx.nn.Sequential) else []
+    norms = (
+        [layer for layer in nn.layers if isinstance(layer, NormOverRows | eqx.nn.BatchNorm)]
+        if isinstance(nn, eqx.nn.Sequential)
+        else []
+    )
     if norms:
         raise ValueError(
             f"`nn` is an eqx.nn.Sequential, which runs on one row, with a {type(norms[0]).__name__} in it, which takes "

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 from .._activation import leaky_relu, relu
 from ..aggr._multi import plain_name
-from ..norm import BatchNorm, GraphNorm, GraphSizeNorm, InstanceNorm, LayerNorm, MeanSubtractionNorm, PairNorm
+from ..norm import BatchNorm, GraphNorm, InstanceNorm, LayerNorm, PairNorm
+from ..norm._kinds import NormByGraph, NormOverRows
 
 
 Activation = Callable[..., Any]
-_ByGraph = GraphNorm | GraphSizeNorm | InstanceNorm | LayerNorm | MeanSubtractionNorm | PairNorm
-Norm = BatchNorm | _ByGraph | eqx.nn.Identity
+Norm = NormOverRows | eqx.nn.Identity
 
 _ACTIVATIONS: dict[str, Activation] = {
     "relu": relu,
@@ -93,6 +93,6 @@ def apply_norm(
         batch, batch_size = jnp.where(jnp.asarray(mask), 0, 1), 2
     if isinstance(norm, InstanceNorm) and state is not None:
         return norm(x, batch, batch_size, mask=mask, state=state)
-    if isinstance(norm, _ByGraph):
+    if isinstance(norm, NormByGraph):
         return norm(x, batch, batch_size), state
     return x, state
