@@ -8,7 +8,7 @@ import functools as ft
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 import eqx_dynamics.spiking as sp
 from eqx_dynamics import AbstractCell, Recorded, scan
+from reference_snn_case import NUMBER, Case
 from reference_snn_surrogates import curves, surrogate_of
 from reference_snn_toolbox import TOOLBOX
 
@@ -25,37 +26,6 @@ from reference_snn_toolbox import TOOLBOX
 Params = dict[str, Any]
 Run = Callable[[Params], dict[str, Array]]
 Mechanism = Literal["subtract", "zero", "none"]
-NUMBER = r"(-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)"
-
-
-class Case(NamedTuple):
-    """What a manifest says of a case in words, and its arrays."""
-
-    name: str
-    equation: str
-    params: dict[str, Any]
-    surrogate: sp.AbstractSurrogate
-    arrays: dict[str, np.ndarray]
-
-    @property
-    def size(self) -> int:
-        return self.arrays["p_W"].shape[0]
-
-    def written(self, name: str) -> float | None:
-        """A constant of this name, such as `th=.9`."""
-        if isinstance(self.params.get(name), float | int):
-            return float(self.params[name])
-        found = re.search(rf"(?<![A-Za-z_]){name}\s*=\s*{NUMBER}", self.equation)
-        return float(found.group(1)) if found else None
-
-    def number(self, name: str, default: float) -> float:
-        written = self.written(name)
-        return default if written is None else written
-
-    def match(self, pattern: str, default: float) -> float:
-        """The number at the mark `#` of a pattern that the equation has."""
-        found = re.search(pattern.replace("#", NUMBER), self.equation)
-        return float(found.group(1)) if found else default
 
 
 def build(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Run | None:
@@ -67,21 +37,22 @@ def build(name: str, entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ru
     returned.
     """
     library, *classes = re.findall(r"[A-Za-z_]+", str(entry["lib"]))
+    params = entry["params"] if isinstance(entry.get("params"), dict) else {}
+    surrogate = surrogate_of(str(entry.get("surrogate", "none")), library)
+    case = Case(name, str(entry.get("equation", "")), params, surrogate or sp.ATan(), arrays)
     if name.startswith("surr_"):
         return ft.partial(_curves, library, entry, arrays)
     tool = _kind(name, TOOLBOX)
     if tool is not None and "p_W" not in arrays:
-        return lambda p: TOOLBOX[tool](arrays)
+        return lambda p: TOOLBOX[tool](case)
     if name.startswith("st_stateleaky"):
         return ft.partial(_stateleaky, arrays)
     if name == "seed_brainstate_2024":
         return ft.partial(_seed, arrays)
     kind = _kind(name, CELLS) or next((CLASSES[c] for c in classes if c in CLASSES), None)
-    surrogate = surrogate_of(str(entry.get("surrogate", "none")), library)
     if kind is None or surrogate is None or "p_W" not in arrays or "mem_key" not in entry:
         return None
-    params = entry["params"] if isinstance(entry.get("params"), dict) else {}
-    return ft.partial(_run, CELLS[kind], Case(name, str(entry.get("equation", "")), params, surrogate, arrays))
+    return ft.partial(_run, CELLS[kind], case)
 
 
 def _kind(name: str, known: dict[str, Any]) -> str | None:
@@ -585,7 +556,7 @@ def _brain_ode(kind: Callable, threshold: float, level: float, start: float, **v
     def make(p: Params, case: Case) -> tuple:
         theta, base = case.number("V_th", threshold), case.number("V_reset", level)
         timing: Any = {"timing": "before_decay", "detach": False}
-        theirs = {name: case.written(known) for name, known in _BRAIN_NAMES.items() if hasattr(kind(1), name)}
+        theirs = case.constants(**{ours: name for ours, name in _BRAIN_NAMES.items() if hasattr(kind(1), ours)})
         made = kind(
             case.size,
             integrator=sp.ExponentialEuler(sequential=True),
@@ -596,7 +567,7 @@ def _brain_ode(kind: Callable, threshold: float, level: float, start: float, **v
             else sp.SubtractReset(base, **timing),
             surrogate=sp.Stretched(case.surrogate, theta - base),
             overshoot=float("inf"),
-            **{name: value for name, value in theirs.items() if value is not None},
+            **theirs,
         )
         v0 = case.number("V0", start)
         return made, _with(**views), lambda batch: _starting(made, batch, v0)

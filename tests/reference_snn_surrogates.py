@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 import eqx_dynamics.spiking as sp
 
 
@@ -41,6 +43,11 @@ def _call(make: Callable[..., sp.AbstractSurrogate], words: str) -> sp.AbstractS
     if len(constants) == len(known) == 1:
         return make(float(constants[0][1]))
     return make(**{name: float(value) for name, value in constants if name in known})
+
+
+def _below(width: float) -> float:
+    """The next smaller float32: SpikingJelly's leaky curve is flat where its width begins."""
+    return float(np.nextafter(np.float32(width), np.float32(0)))
 
 
 def _build(library: str, key: str, equations: Any) -> sp.AbstractSurrogate | None:
@@ -85,7 +92,7 @@ _NAMED: dict[str, dict[str, Callable[..., sp.AbstractSurrogate]]] = {
         "erf": lambda alpha=2.0: sp.Erf(alpha),
         "leakykrelu": lambda leak=0.0, k=1.0: sp.LeakyRelu(leak, k),
         "nonzerosignlogabs": lambda alpha=1.0: sp.AbsReciprocal(alpha),
-        "piecewiseleakyrelu": lambda w=1.0, c=0.01: sp.PiecewiseLeakyRelu(c, w * (1 - 1e-6)),
+        "piecewiseleakyrelu": lambda w=1.0, c=0.01: sp.PiecewiseLeakyRelu(c, _below(w)),
         "qpseudospike": lambda alpha=2.0: sp.QPseudoSpike(alpha),
         "s2nn": lambda alpha=4.0, beta=1.0: sp.S2NN(alpha, beta),
         "squarewavefourierseries": lambda n=2.0, T_period=8.0: sp.SquarewaveFourier(T_period, round(n) - 1),
