@@ -40,8 +40,10 @@ class PerSample(eqx.Module):
         return jax.tree.map(lambda y: jnp.reshape(y, (*leading, *y.shape[1:])), jax.vmap(self.layer)(merged))
 
 
-def apply_stateless(layer: Callable, x: Array, key: Key[Array, "..."] | None) -> Array:
+def apply_stateless(layer: Callable, x: Array, key: Key[Array, "..."] | None, *, over_time: bool = False) -> Array:
     """A layer without state on `x`, whose leading axes are time and batch; `key` has one key a step, or is one key.
+
+    A function of which nothing is known sees one time step, as in the step loop; `over_time`: `x` holds several.
 
     Affine layers are ONE matrix product with time and batch merged: the gradient of the weight is then a plain product
     of two matrices (1.8 times faster on CPU than the contraction over two axes that autodiff would write).
@@ -52,7 +54,8 @@ def apply_stateless(layer: Callable, x: Array, key: Key[Array, "..."] | None) ->
         return _dropout(layer, x, key)
     if isinstance(layer, eqx.nn.Sequential):
         for index, inner in enumerate(layer.layers):
-            x = apply_stateless(inner, x, None if key is None else _fold_in(key, index))
+            inner_key = None if key is None else _fold_in(key, index)
+            x = apply_stateless(inner, x, inner_key, over_time=over_time)
         return x
     if isinstance(layer, eqx.nn.StatefulLayer):
         raise TypeError(
@@ -67,7 +70,7 @@ def apply_stateless(layer: Callable, x: Array, key: Key[Array, "..."] | None) ->
             f"`layers` holds a {type(layer).__name__}, which does not say how many axes make one sample. Wrap it as "
             "`PerSample(layer, feature_ndim)`."
         )
-    return layer(x)
+    return jax.vmap(layer)(x) if over_time else layer(x)
 
 
 _ELEMENTWISE = (eqx.nn.Lambda, eqx.nn.Identity, eqx.nn.PReLU)

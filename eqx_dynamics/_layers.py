@@ -36,7 +36,7 @@ def scan_layer(
 ) -> tuple[Array, Any]:
     """All steps of one layer, by its own route if it has one; `keys` are those of its steps."""
     if not isinstance(layer, AbstractCell):
-        return apply_stateless(layer, xs, keys), state
+        return apply_stateless(layer, xs, keys, over_time=True), state
     if keys is None:
         return scan(layer, xs, state, unroll=unroll, reverse=reverse)
     if isinstance(layer, AbstractScannable):

@@ -37,7 +37,7 @@ class Sequential(AbstractMembraneCell[tuple[Any, ...]], AbstractScannable[tuple[
 
         - `layers`: cells, and stateless layers: those of `eqx.nn` (Linear, Conv, pooling, norms, Dropout, MLP,
           Sequential) as they are, `PerSample(layer, feature_ndim)` for other functions of one sample, and functions
-          `array -> array` that accept any leading axes (activations, `lambda x: 2 * x`).
+          `array -> array` of one time step with its batch axes (activations, `lambda x: 2 * x`).
         """
         self.layers = tuple(layers)
 

@@ -62,6 +62,21 @@ def head_sums(x: Any, heads: int) -> Any:
     return jnp.dot(x, ones, precision="highest")
 
 
+def axes_of(*args: Any) -> frozenset:
+    """The axes of a `shard_map` over which any of these arrays varies."""
+    return frozenset().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(args)))
+
+
+def vary(tree: Any, axes: frozenset) -> Any:
+    """Arrays said to vary over these axes of a `shard_map`, besides those over which they do."""
+
+    def cast(leaf: Any) -> Any:
+        missing = axes - axes_of(leaf)
+        return jax.lax.pcast(leaf, tuple(missing), to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree) if axes else tree
+
+
 def alone(function: Callable[..., Any], *args: Any) -> Any:
     """`function(*args)`, compiled by itself: whoever compares two such results finds them equal to the last bit.
 
@@ -70,8 +85,12 @@ def alone(function: Callable[..., Any], *args: Any) -> Any:
     could tell is always taken stays apart (an optimisation barrier is gone before a CPU's loops are fused).
     """
     always = jax.lax.rng_uniform(jnp.float32(0), jnp.float32(1), shape=()) < 2
-    shapes = jax.eval_shape(function, *args)
-    return jax.lax.cond(always, function, lambda *_: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), *args)
+    shapes, axes = jax.eval_shape(function, *args), axes_of(*args)
+
+    def never(*_: Any) -> Any:
+        return vary(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), axes)
+
+    return jax.lax.cond(always, lambda *args: vary(function(*args), axes), never, *args)
 
 
 def once(function: Callable[..., Any], *args: Any) -> Any:
@@ -277,10 +296,19 @@ def sddmm(a: Any, b: Any, *layout: Any, kernel: str, platform: str) -> Any:
         def cut(ids):
             return jax.lax.dynamic_slice_in_dim(ids, start, block)
 
-        dots = head_sums(rows_at(a, cut(layout.cols)) * rows_at(b, cut(layout.rows)), heads).astype(dtype)
+        dots = _dots_of(rows_at(a, cut(layout.cols)) * rows_at(b, cut(layout.rows)), heads).astype(dtype)
         return jax.lax.dynamic_update_slice_in_dim(out, dots, start, 0)
 
     return loop_over_blocks(num_edges, block, body, zeros_after(b, (num_edges, heads), dtype))
+
+
+def _dots_of(products: Any, heads: int) -> Any:
+    """`head_sums`, where a number that is not finite stays in its head (in the product it is multiplied by zeros)."""
+    dots = head_sums(products, heads)
+    if heads == 1:
+        return dots
+    apart = lambda p, _: p.reshape(p.shape[0], heads, -1).sum(-1)  # noqa: E731
+    return jax.lax.cond(jnp.isfinite(dots).all(), lambda _, d: d, apart, products, dots)
 
 
 def take_rows(x: Any, ids: Any, *rest: Any, kernel: str, platform: str) -> Any:

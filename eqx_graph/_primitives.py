@@ -40,8 +40,23 @@ NOTHING = np.zeros(0, np.float32)  # what an operation that waits for nothing co
 # --- registration -----------------------------------------------------------------------------------------------------
 
 
+class _Primitive(Primitive):
+    """One whose operands vary over the same axes of a `shard_map`, as its result then does."""
+
+    def bind(self, *args: Any, **params: Any) -> Any:
+        return super().bind(*kernels.vary(args, kernels.axes_of(*args)), **params)
+
+
+def _like_operands(out: ShapedArray, avals: Sequence[ShapedArray]) -> ShapedArray:
+    kind = avals[0].manual_axis_type
+    if not kind.varying:
+        return out
+    sharding = avals[0].sharding.update(spec=jax.sharding.PartitionSpec(*[None] * len(out.shape)))
+    return out.update(sharding=sharding, manual_axis_type=kind)
+
+
 def _define(name: str, impl: Callable, out_shape: Callable, static: Sequence[str]) -> Primitive:
-    primitive = Primitive(name)
+    primitive = _Primitive(name)
     compiled = jax.jit(primitive.bind, static_argnames=tuple(static))
 
     def evaluate(*args: Any, **params: Any) -> Any:
@@ -49,7 +64,7 @@ def _define(name: str, impl: Callable, out_shape: Callable, static: Sequence[str
             return compiled(*args, **params)
 
     primitive.def_impl(evaluate)
-    primitive.def_abstract_eval(lambda *avals, **params: out_shape(*avals, **params))
+    primitive.def_abstract_eval(lambda *avals, **params: _like_operands(out_shape(*avals, **params), avals))
     for platform in ("cpu", "cuda", "rocm"):
         rule = mlir.lower_fun(ft.partial(impl, platform=platform), multiple_results=False)
         mlir.register_lowering(primitive, rule, platform=platform)
@@ -260,7 +275,7 @@ def _fold(a: Any, d: Any, axis: int, size: int) -> Any:
     """The batch axis `d` of `a` (repeated if there is none) merged into `axis` of its unbatched form."""
     batched = jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
     moved = jnp.moveaxis(batched, 0, axis)
-    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])
+    return moved.reshape(*moved.shape[:axis], size * moved.shape[axis + 1], *moved.shape[axis + 2 :])
 
 
 def _spmm_batch(args: Sequence, dims: Sequence, **params: Any) -> tuple:

@@ -249,7 +249,8 @@ def _pulled_back(layer: Any, weight: Array, bias: Array) -> Any:
 
 
 def _zero(leaf: Any) -> Any:
-    return jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf
+    """No gradient of an array; None for what is no array, as `eqx.filter_grad` has it: a constant is not updated."""
+    return jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None
 
 
 def _flat(x: Array, num_trailing: int) -> Array:

@@ -168,4 +168,5 @@ def _decay(cell: AbstractCell) -> Array:
 
 
 def _zero(leaf: Any) -> Any:
-    return jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf
+    """No gradient of an array; None for what is no array, as `eqx.filter_grad` has it: a constant is not updated."""
+    return jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None

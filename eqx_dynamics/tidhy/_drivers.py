@@ -64,9 +64,22 @@ def infer(
     def infer_sequence(xs: PyTree, state: InferenceState) -> tuple[Solution, InferenceState]:
         if inference.start is None:
             return scan(cell, xs, state)
-        first, state = cell.begin(jtu.tree_map(lambda x: x[0], xs), state)
-        rest, state = scan(cell, jtu.tree_map(lambda x: x[1:], xs), state)
-        return concatenate_time(first, rest), state
+        if mask is None:
+            first, state = cell.begin(jtu.tree_map(lambda x: x[0], xs), state)
+            rest, state = scan(cell, jtu.tree_map(lambda x: x[1:], xs), state)
+            return concatenate_time(first, rest), state
+        # The first time step is the first of which something was observed.
+        at = jnp.argmax(jnp.any(xs[1], axis=-1))
+        begun = cell.begin(jtu.tree_map(lambda x: x[at], xs), state)
+        is_first = (jnp.arange(len(xs[0])) == at) & ~state.is_started
+
+        def step(
+            x: PyTree, state: InferenceState, *, key: PRNGKeyArray | None = None
+        ) -> tuple[Solution, InferenceState]:
+            now = cell(x[0], state)
+            return jtu.tree_map(lambda a, b: jnp.where(x[1], a, b), begun, now)
+
+        return scan(step, (xs, is_first), state)
 
     return jax.vmap(infer_sequence, axis_name=SEQUENCES)(xs, state)
 

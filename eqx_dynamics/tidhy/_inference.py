@@ -71,7 +71,7 @@ class Inference(eqx.Module):
 
 
 class InferenceState(eqx.Module):
-    """The latents of the last time step, and whether there was one."""
+    """The latents of the last time step, and whether anything has been observed so far."""
 
     last: LatentState
     is_started: Bool[Array, "*batch"]
@@ -124,14 +124,15 @@ class LatentInference(AbstractCell[InferenceState]):
     ) -> tuple[Solution, InferenceState]:
         """Infer one time step; the first of a sequence if the state is a fresh one."""
         problem = self.problem(x, state)
-        return self._finish(self.inference.solver(problem, state.last))
+        return self._finish(self.inference.solver(problem, state.last), problem, state)
 
     def begin(self, x: PyTree, state: InferenceState) -> tuple[Solution, InferenceState]:
         """`self(x, state)`; but a sequence that has not started is started by `inference.start`, if there is one."""
         later = self(x, state)
         if self.inference.start is None:
             return later
-        first = self._finish(self.inference.start(self.problem(x, state), state.last))
+        problem = self.problem(x, state)
+        first = self._finish(self.inference.start(problem, state.last), problem, state)
         return jtu.tree_map(lambda a, b: jnp.where(state.is_started, a, b), later, first)
 
     def problem(self, x: PyTree, state: InferenceState) -> StepProblem:
@@ -148,11 +149,18 @@ class LatentInference(AbstractCell[InferenceState]):
             prepared=self.prepared,
         )
 
-    def _finish(self, solution: Solution) -> tuple[Solution, InferenceState]:
+    def _finish(
+        self, solution: Solution, problem: StepProblem, state: InferenceState
+    ) -> tuple[Solution, InferenceState]:
+        """The state after a solution; a sequence of which nothing has been observed yet has not started."""
         if not self.inference.solver.is_differentiable:
             solution = freeze(solution)
         last = LatentState(solution.latents, solution.context_latents)
-        return solution, InferenceState(last, jnp.ones_like(solution.has_diverged))
+        if problem.mask is None:
+            return solution, InferenceState(last, jnp.ones_like(solution.has_diverged))
+        is_started = state.is_started | jnp.any(problem.mask)
+        last = jtu.tree_map(lambda new, old: jnp.where(is_started, new, old), last, state.last)
+        return solution, InferenceState(last, is_started)
 
 
 def state_at(inferred: Any, place: Any) -> InferenceState:

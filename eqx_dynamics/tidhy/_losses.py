@@ -64,7 +64,8 @@ def loss_terms(
     is_observed = jnp.ones(observations.shape, bool) if mask is None else mask
     observations = jnp.where(is_observed, observations, 0.0)
     is_step = jnp.ones(observations.shape[:2], bool) if mask is None else jnp.any(mask, axis=-1)
-    has_previous = jnp.concatenate([before.is_started[:, None], is_step[:, 1:]], axis=1) & is_step
+    observed_before = jnp.concatenate([before.is_started[:, None], is_step[:, :-1]], axis=1)
+    has_previous = jax.lax.cummax(observed_before.astype(jnp.int32), axis=1).astype(bool) & is_step
     latents, context_latents = solution.latents, solution.context_latents
     previous = shift(solution, before)
 

@@ -37,7 +37,7 @@ class Report:
     - `num_steps`: steps in this dispatch.
     - `entry`: number of the history entry, from 1: the epoch, or the dispatch if `fit` counts steps.
     - `ends_entry`, `is_last`: whether this dispatch completes that entry, and the run.
-    - `metrics`: means over the steps of this dispatch, and the evaluation if there was one; still on the device.
+    - `metrics`: means over the steps of this entry so far, and the evaluation if there was one; still on the device.
     - `iterator`: the iterator in use, just behind the batches trained on; None for data in memory.
     """
 
@@ -68,8 +68,9 @@ class Stop:
 class AbstractCallback(eqx.Module):
     """A cell over reports: `(report, memory) -> (verdict, memory)`.
 
-    Configuration lives in fields, whatever changes lives in `memory`. Read `report.values` only when reporting: that is
-    what waits for the device.
+    Configuration lives in fields, whatever changes lives in `memory`: `init(plan)` makes it before the first step, a
+    call takes and returns it, `close(memory, state)` releases what it holds. Read `report.values` only when reporting:
+    that is what waits for the device.
     """
 
     @abc.abstractmethod

@@ -1,8 +1,10 @@
 """Runs that survive being killed."""
 
+import contextlib
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import equinox as eqx
@@ -103,7 +105,8 @@ class Checkpoint(AbstractCallback):
         manager, found, saved, iterator = memory
         if state is not None and int(state.step) not in {0, saved, *found}:
             self._save(manager, int(state.step), state, iterator, None)
-        manager.wait_until_finished()
+        with self._named():
+            manager.wait_until_finished()
         manager.close()
 
     def restore(self, state: TrainState, iterator: Any = None) -> TrainState:
@@ -133,6 +136,12 @@ class Checkpoint(AbstractCallback):
                     continue
                 if iterator is not None:
                     _set_position(iterator, positions, path)
+                elif positions is not None:
+                    warnings.warn(
+                        f"`{path}` holds the position of an iterator that is left where it is; pass `iterator` to "
+                        "`restore` to continue with the same batches.",
+                        stacklevel=2,
+                    )
                 return restored
         finally:
             manager.close()
@@ -156,21 +165,29 @@ class Checkpoint(AbstractCallback):
         finally:
             manager.close()
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names what Orbax and TensorStore say of a disk that is full or gone; writing goes on in a thread, so late."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"A checkpoint could not be written to {self.directory!r}: {str(error).partition(chr(10))[0][:300]} "
+                "Those complete before are untouched; `restore` finds the latest."
+            ) from error
+
     def _save(self, manager: Any, step: int, state: TrainState, iterator: Any, metrics: dict | None) -> None:
         args = need("orbax.checkpoint", extra="train").args
         named = to_named(state)
         positions = _positions(iterator) if self.save_iterator and iterator is not None else None
         config = {"config": json.loads(self.config), "leaves": describe(state)}
-        manager.save(
-            step,
-            args=args.Composite(
-                train=args.StandardSave(named | {_FINGERPRINT: _fingerprint(named)}),
-                data=args.JsonSave({"positions": positions}),
-                config=args.JsonSave(config),
-            ),
-            metrics=metrics,
-            force=True,
+        items = args.Composite(
+            train=args.StandardSave(named | {_FINGERPRINT: _fingerprint(named)}),
+            data=args.JsonSave({"positions": positions}),
+            config=args.JsonSave(config),
         )
+        with self._named():
+            manager.save(step, args=items, metrics=metrics, force=True)
 
 
 _FINGERPRINT = "fingerprint of all leaves"

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, no_type_check
 
 import jax
+import jax.tree_util as jtu
+import numpy as np
 
 from ._callbacks import Plan
 from ._data import AbstractBatches, ArrayData, NextBatches, stack
@@ -87,7 +89,7 @@ def _over_iterable(data: Iterable[Any], epochs: int | None, steps: int | None, p
         iterator, before, ended, epoch = iter(data), done, False, epoch + 1
         while not ended and done != steps:
             wanted = per_dispatch if steps is None else min(per_dispatch, steps - done)
-            group = list(it.islice(iterator, wanted))
+            group = [batch if wanted == 1 else _own(batch) for batch in it.islice(iterator, wanted)]
             done, index, ended = done + len(group), index + 1, len(group) < wanted
             if done == before:
                 wish = f"{epochs} epochs" if steps is None else f"{steps} steps"
@@ -100,3 +102,9 @@ def _over_iterable(data: Iterable[Any], epochs: int | None, steps: int | None, p
                 yield Dispatch(batches, len(group), epoch, ended, ended and epoch == epochs, iterator)
             elif group:
                 yield Dispatch(batches, len(group), index, True, done == steps, iterator)
+
+
+@no_type_check  # between two dispatches a check would cost more than the call
+def _own(batch: Any) -> Any:
+    """The batch in memory of its own: a loader may fill the same arrays again before the dispatch is complete."""
+    return jtu.tree_map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, batch)

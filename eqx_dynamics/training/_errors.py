@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,6 +30,20 @@ def errors_named() -> Iterator[None]:
         raise eqx.EquinoxRuntimeError(rest.partition("\n\n\n---")[0]) from None
     finally:
         logger.removeFilter(silence)
+
+
+@contextlib.contextmanager
+def state_left(state: Callable[[], Any]) -> Iterator[None]:
+    """Gives whatever ends the block the state that a run has come to, unless the device no longer holds it."""
+    try:
+        yield
+    except BaseException as error:
+        reached = state()
+        gone = any(leaf.is_deleted() for leaf in jax.tree.leaves(reached) if isinstance(leaf, jax.Array))
+        if not (gone or hasattr(error, "state") or isinstance(error, jax.errors.JaxRuntimeError)):
+            error.__dict__["state"] = reached
+            error.add_note("The state after the last dispatch is the attribute `state` of this error.")
+        raise
 
 
 class _Silence(logging.Filter):

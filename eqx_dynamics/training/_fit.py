@@ -10,7 +10,7 @@ import numpy as np
 from ._callbacks import AbstractCallback
 from ._data import ArrayData
 from ._dispatch import plan_run
-from ._errors import errors_named
+from ._errors import errors_named, state_left
 from ._evaluate import Evaluate, Evaluation
 from ._history import as_history
 from ._runner import Runner
@@ -52,22 +52,23 @@ def fit(
 
     **Raises:** `ValueError` for bad arguments or data, before anything is computed; `NonFiniteError` as the step's
     `nan_policy` wants it; `eqx.EquinoxRuntimeError` for what an `eqx.error_if` in the loss finds, a few dispatches
-    later.
+    later. Whatever else ends a run (the data, a callback, an interrupt) has the state after the last dispatch as its
+    `state`.
     """
     runner, evaluation = Runner(step, state), Evaluation(evaluate, state)
     plan, dispatches = plan_run(runner.place(data), state, epochs, steps, steps_per_dispatch)
-    rows, halts, metrics = [], deque(), {}
+    rows, halts = [], deque()
     watching = Watch(callbacks, dataclasses.replace(plan, evaluated=evaluation.names), runner)
-    with errors_named(), watching as watch:
+    with errors_named(), state_left(lambda: runner.state), watching as watch:
         for dispatch in dispatches:
             outcome = None
             if dispatch.batches is not None:
                 outcome = runner(dispatch.batches)
-                metrics = outcome.metrics
                 halts.append(outcome.halted)
+                evaluation.check_against(outcome.metrics)
             evaluated = evaluation(runner.state) if evaluation.is_due(dispatch) else {}
             rows.append((dispatch.entry, outcome, evaluated))
-            wants_stop = watch(dispatch, metrics | evaluated)
+            wants_stop = watch(dispatch, outcome, evaluated)
             # Two dispatches late the flag is already there: looking at it does not hold the device up.
             if wants_stop or (len(halts) > 2 and halts.popleft()):
                 break

@@ -67,7 +67,7 @@ class Objective(eqx.Module):
 
         def one(batch: PyTree, key: PRNGKeyArray, statistics: Any) -> tuple[PyTree, dict[str, Array], Any]:
             grads, aux = eqx.filter_grad(scaled_value, has_aux=True)(params, batch, key, statistics)
-            return unscaled(grads, scale), *aux
+            return _downhill(unscaled(grads, scale)), *aux
 
         check_sizes(batch)
         if self.accumulate == 1:
@@ -90,6 +90,11 @@ class Objective(eqx.Module):
         return grads, jtu.tree_map(lambda m: m.mean(0), metrics), eqx.combine(arrays, static)
 
 
+def _downhill(grads: PyTree) -> PyTree:
+    """JAX's gradient in a complex number is the conjugate of the direction that optimisers step against."""
+    return jtu.tree_map(lambda g: jnp.conj(g) if eqx.is_array(g) and jnp.iscomplexobj(g) else g, grads)
+
+
 def _in_parts(batch: PyTree, num_parts: int) -> PyTree:
     leaves = [leaf for leaf in jtu.tree_leaves(batch) if eqx.is_array_like(leaf)]
     sizes = {leaf.shape[0] if jnp.ndim(leaf) else -1 for leaf in leaves}
@@ -102,6 +107,11 @@ def _in_parts(batch: PyTree, num_parts: int) -> PyTree:
 
 
 def _checked(loss: Any, metrics: Any) -> Array:
+    if not eqx.is_array_like(loss):
+        raise ValueError(
+            f"`loss_fn` must return a scalar loss or the tuple `(loss, metrics)`; got {type(loss).__name__}. Is its "
+            "`return` missing?"
+        )
     if jnp.shape(loss) != () or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
         raise ValueError(
             f"`loss_fn` must return a real floating scalar loss; got {jnp.result_type(loss)} of shape "
@@ -116,7 +126,8 @@ def _checked(loss: Any, metrics: Any) -> Array:
 def check_metrics(metrics: Any, source: str) -> None:
     """Raise unless `metrics` is a dict from names to real scalars."""
     if not isinstance(metrics, dict):
-        raise TypeError(f"`{source}` must return its metrics as a dict of scalars; got {type(metrics).__name__}.")
+        got = f"an array of shape {jnp.shape(metrics)}" if eqx.is_array_like(metrics) else type(metrics).__name__
+        raise TypeError(f"`{source}` must return its metrics as a dict of scalars; got {got}.")
     for name, value in metrics.items():
         if not eqx.is_array_like(value) or jnp.shape(value) != ():
             got = f"shape {jnp.shape(value)}" if eqx.is_array_like(value) else type(value).__name__

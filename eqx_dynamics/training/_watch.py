@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, no_type_check
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from ._callbacks import AbstractCallback, Plan, Report
 from ._dispatch import Dispatch
-from ._runner import Runner
+from ._runner import Outcome, Runner
 from ._state import TrainState
 
 
@@ -22,6 +24,7 @@ class Watch:
         self._callbacks, self._plan, self._runner = callbacks, plan, runner
         self._step = plan.first_step
         self._memories: list[Any] = []
+        self._entry, self._so_far = 0, None
 
     def __enter__(self) -> "Watch":
         try:
@@ -33,12 +36,17 @@ class Watch:
         return self
 
     @no_type_check  # between two dispatches a check would cost more than the call
-    def __call__(self, dispatch: Dispatch, metrics: dict[str, Array]) -> bool:
+    def __call__(self, dispatch: Dispatch, outcome: Outcome | None, evaluated: dict[str, Array]) -> bool:
         """Report a dispatch to every callback; whether one of them wants to stop."""
         self._step += dispatch.num_steps
         if not self._callbacks:
             return False
-        report = Report(self._plan, self._step, dispatch, metrics, self._runner)
+        if self._so_far is None or dispatch.entry != self._entry:
+            self._entry, self._so_far = dispatch.entry, outcome
+        elif outcome is not None:
+            self._so_far = _together(self._so_far, outcome)
+        trained = {} if self._so_far is None else self._so_far.metrics
+        report = Report(self._plan, self._step, dispatch, trained | evaluated, self._runner)
         verdicts = []
         for n, callback in enumerate(self._callbacks):
             verdict, self._memories[n] = callback(report, self._memories[n])
@@ -59,3 +67,16 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None) -> None:
         self._close(None)
+
+
+@jax.jit
+def _together(first: Outcome, second: Outcome) -> Outcome:
+    """Two outcomes as one: means over the applied steps of both."""
+    counts = first.num_applied, second.num_applied
+    total = counts[0] + counts[1]
+
+    def mean(a: Array, b: Array) -> Array:
+        a, b = (jnp.where(n > 0, m, 0) * n.astype(m.dtype) for m, n in zip((a, b), counts, strict=True))
+        return (a + b) / total.astype(a.dtype)
+
+    return Outcome(jax.tree.map(mean, first.metrics, second.metrics), total, first.halted | second.halted)

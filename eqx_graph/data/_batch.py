@@ -27,7 +27,8 @@ def batch(graphs: Sequence[Graph], budget: AbstractBudget | None = None, *, comp
 
     **Returns:** one `Graph` with NumPy leaves.
 
-    **Raises:** `ValueError` for zero graphs, differing fields, padded graphs, or a union that the budget cannot hold.
+    **Raises:** `ValueError` for zero graphs, differing fields, padded graphs, edges of nodes that a graph does not
+    have, or a union that the budget cannot hold.
     """
     if len(graphs) == 0:
         raise ValueError("`graphs` is empty: a batch needs at least one graph.")
@@ -55,6 +56,7 @@ def batch(graphs: Sequence[Graph], budget: AbstractBudget | None = None, *, comp
 
     node_offset = np.cumsum([0, *num_nodes[:-1]])
     edge_index = _joined("edge_index", edge_indices, room["edge"], total["edge"], axis=1)
+    _check_ids(edge_index[:, : total["edge"]], num_edges, num_nodes)
     edge_index[:, : total["edge"]] += np.repeat(node_offset, num_edges).astype(edge_index.dtype)
     edge_index[:, total["edge"] :] = room["node"] - 1
 
@@ -104,6 +106,18 @@ def batch(graphs: Sequence[Graph], budget: AbstractBudget | None = None, *, comp
         y_level=first.y_level,
         **fields,
     )
+
+
+def _check_ids(edge_index: np.ndarray, num_edges: list[int], num_nodes: list[int]) -> None:
+    """Shifted, an id that its graph does not have would be a node of another graph."""
+    is_wrong = (edge_index < 0) | (edge_index >= np.repeat(num_nodes, num_edges))
+    if is_wrong.any():
+        end, edge = (int(i) for i in np.argwhere(is_wrong)[0])
+        graph = int(np.searchsorted(np.cumsum(num_edges), edge, side="right"))
+        raise ValueError(
+            f"`edge_index` of graph {graph} holds node {edge_index[end, edge]}, but the graph has {num_nodes[graph]} "
+            "nodes, numbered from 0."
+        )
 
 
 def pad(graph: Graph, budget: AbstractBudget, *, compressed: bool = False) -> Graph:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
+from .._kernels import accumulator_dtype
 from ._edge_build import rows_in_range
 
 
@@ -216,8 +217,9 @@ class EdgeList(AbstractEdges):
 
     def sum_received(self, edge_values: Shaped[Array, " num_edges *dims"]) -> Shaped[Array, " num_receivers *dims"]:
         check_rows("edge_values", edge_values, self.num_edges, "edges")
-        out = jnp.zeros((self.num_receivers, *edge_values.shape[1:]), edge_values.dtype)
-        return out.at[self.receivers].add(edge_values, mode="drop")
+        wide = accumulator_dtype(edge_values.dtype)
+        out = jnp.zeros((self.num_receivers, *edge_values.shape[1:]), wide)
+        return out.at[self.receivers].add(jnp.asarray(edge_values, wide), mode="drop").astype(edge_values.dtype)
 
     def with_edge_mask(self, edge_mask: Bool[AnyArray, " num_edges"]) -> "EdgeList":
         check_rows("edge_mask", edge_mask, self.num_edges, "edges")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..nn.conv import GATv2Conv
 from ..nn.norm import BatchNorm, InstanceNorm
+from ..nn.norm._batch import RunningStatistics
 
 
 Module = TypeVar("Module", bound=eqx.Module)
@@ -262,7 +263,7 @@ def _(node: BatchNorm | InstanceNorm, path: _Path, where: _Where, names: frozens
     for leaf in ("weight", "bias"):
         yield from _entries(getattr(node, leaf), (*path, leaf), _at(where, leaf), names)
     if node.state_index is not None:
-        if not isinstance(node.state_index.init, eqx.Module):
+        if not isinstance(node.state_index.init, RunningStatistics):
             raise ValueError(_LOST_STATE.format(".".join(path)))
         yield from _entries(node.state_index.init, path, _at(_at(where, "state_index"), "init"), names)
 

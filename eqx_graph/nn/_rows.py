@@ -6,8 +6,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from .norm._kinds import NormOverRows
 
@@ -59,12 +60,16 @@ def apply_rows(
     x: Float[Array, "rows in"],
     state: eqx.nn.State | None = None,
     mask: Bool[Array | np.ndarray, " rows"] | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> tuple[Float[Array, "rows out"], eqx.nn.State | None]:
-    """`nn` on every row of `x`, and the state after it."""
+    """`nn` on every row of `x`, and the state after it; with `key` every row draws its own dropout mask."""
     if not isinstance(nn, AbstractRowModule):
         _check(nn)
-        return jax.vmap(nn)(x), state
-    return (nn(x, mask=mask), None) if state is None else nn(x, mask=mask, state=state)
+        if key is None:
+            return jax.vmap(nn)(x), state
+        return jax.vmap(lambda row, key: nn(row, key=key))(x, jr.split(key, x.shape[0])), state
+    options: dict[str, Any] = {"mask": mask} if key is None else {"mask": mask, "key": key}
+    return (nn(x, **options), None) if state is None else nn(x, state=state, **options)
 
 
 def apply_row(nn: Callable[..., Any], x: Float[Array, " in"]) -> Float[Array, " out"]:

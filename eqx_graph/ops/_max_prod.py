@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from .._kernels import add_at, alone, rows_at
+from .._kernels import accumulator_dtype, add_at, alone, rows_at
 from .._ruled import ruled
 from ..data._edge_index import EdgeIndex
 from ._blocks import Block, block_messages, fold_blocks, sum_edges, tangent_of, where_valid
@@ -43,15 +43,17 @@ def _running_max(fn: EdgeFunction) -> tuple[Any, Any]:
         end = fn.block - 1 if block.valid is None else fn.block - 1 - jnp.argmax(block.valid[::-1])
         top = top.at[ids].max(messages, mode="promise_in_bounds", wrap_negative_indices=False)
         before = jnp.where(ids[start] == last, last_top, nothing)
-        count = count.at[ids[start]].multiply((top[ids[start]] == before).astype(dtype))
-        attained = (messages == rows_at(top, ids)).astype(dtype)
+        count = count.at[ids[start]].multiply((top[ids[start]] == before).astype(count.dtype))
+        attained = (messages == rows_at(top, ids)).astype(count.dtype)
         count = add_at(count, ids, where_valid(block.valid, attained, 0))
         any_valid = block.valid is None or jnp.any(block.valid)
         last = jnp.where(any_valid, ids[end], last)
         return top, count, (last, top[last])
 
     at_first = jnp.asarray(0, jnp.int32), nothing
-    return fold_blocks(fn, body, (jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, dtype), at_first))[:2]
+    return fold_blocks(
+        fn, body, (jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, accumulator_dtype(dtype)), at_first)
+    )[:2]
 
 
 def _compared(function: Callable[..., Any], constants: Sequence[Any], slices: Sequence[Any]) -> Any:
@@ -77,7 +79,7 @@ def max_edges(fn: EdgeFunction) -> Any:
     def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         top, count = run(*primals)
         here = bare._replace(function=with_compared, out=(fn.out, fn.out), edges=primals[0], values=primals[1])
-        fixed, share = jax.lax.stop_gradient((top, 1 / jnp.maximum(count, 1)))
+        fixed, share = jax.lax.stop_gradient((top, (1 / jnp.maximum(count, 1)).astype(top.dtype)))
         moved = _linear_part(here, tangents[1], lambda m, t, s: jnp.where(m[1] == t, m[0], 0) * s, fixed, share)
         return (top, count), (moved, jnp.zeros_like(count))
 

@@ -1,14 +1,19 @@
 """Reductions over segments: rows of `data` grouped by an integer id, in any order.
 
 In every operation here ids outside `[0, num_segments)` count nowhere, `num_segments` is a static int that sets the
-number of rows of the result, and gradients are finite wherever the data are.
+number of rows of the result, and gradients are finite wherever the data are. 16-bit floats are reduced in float32.
 """
+
+import functools as ft
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
-from .._kernels import alone
+from .._kernels import accumulator_dtype, alone
 from .._ruled import ruled
 from ..data._edge_build import is_outside
 
@@ -16,6 +21,7 @@ from ..data._edge_build import is_outside
 SegmentIds = Int[Array, " rows"]
 FloatRows = Float[Array, " rows *dims"]
 FloatSegments = Float[Array, " {num_segments} *dims"]
+F = TypeVar("F", bound=Callable[..., Array])
 
 
 def expand(per_row: Array, like: Array) -> Array:
@@ -40,6 +46,21 @@ def add_up(data: Array, ids: Array, num_segments: int) -> Array:
     return jnp.zeros((num_segments, *data.shape[1:]), data.dtype).at[ids].add(data, mode="drop")
 
 
+def in_wide(reduction: F) -> F:
+    """Computes a reduction of 16-bit floats in float32, to round once: a sum of ones in bfloat16 stops at 256."""
+    first = next(iter(inspect.signature(reduction).parameters))
+
+    @ft.wraps(reduction)
+    def widened(*args: Any, **kwargs: Any) -> Array:
+        data, *rest = args or (kwargs.pop(first),)
+        wide = accumulator_dtype(data.dtype)
+        if wide == data.dtype:
+            return reduction(data, *rest, **kwargs)
+        return reduction(jnp.asarray(data, wide), *rest, **kwargs).astype(data.dtype)
+
+    return cast(F, widened)
+
+
 def rows_of(per_segment: Array, ids: Array) -> Array:
     """Each row's segment's value; rows without a segment read zero."""
     return per_segment.at[ids].get(mode="fill", fill_value=0)
@@ -56,6 +77,7 @@ def segment_count(segment_ids: SegmentIds, num_segments: int) -> Int[Array, " {n
     return jnp.zeros(num_segments, jnp.int32).at[ids].add(1, mode="drop")
 
 
+@in_wide
 def segment_sum(
     data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
 ) -> Shaped[Array, " {num_segments} *dims"]:
@@ -74,6 +96,7 @@ def segment_sum(
     return add_up(data, checked_ids(data, segment_ids, num_segments), num_segments)
 
 
+@in_wide
 def segment_mean(data: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatSegments:
     """Mean of the rows of each segment; an empty segment gives 0. Arguments and errors of `segment_sum`."""
     count = jnp.maximum(segment_count(segment_ids, num_segments), 1).astype(data.dtype)
@@ -101,6 +124,7 @@ def segment_top(data: Array, segment_ids: Array, num_segments: int) -> Array:
     return _max(data, ids, jnp.full((num_segments, *data.shape[1:]), _lowest(data.dtype)))
 
 
+@in_wide
 def segment_max(
     data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
 ) -> Shaped[Array, " {num_segments} *dims"]:
@@ -112,6 +136,7 @@ def segment_max(
     return jnp.where(filled, segment_top(data, segment_ids, num_segments), jnp.zeros((), data.dtype))
 
 
+@in_wide
 def segment_min(
     data: Shaped[Array, " rows *dims"], segment_ids: SegmentIds, num_segments: int
 ) -> Shaped[Array, " {num_segments} *dims"]:
@@ -140,6 +165,7 @@ def _product_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 _nonzero_product = ruled(_product, _product_jvp)
 
 
+@in_wide
 def segment_mul(data: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatSegments:
     """Product of the rows of each segment; an empty segment gives 1. Gradients are exact at zero factors too.
 
@@ -160,6 +186,7 @@ def with_zero_factors(product: Array, count: Array, total: Array, squares: Array
     return product * jnp.where(count == 0, 1, jnp.where(count == 1, total, jnp.where(count == 2, pair, 0)))
 
 
+@in_wide
 def segment_var(data: FloatRows, segment_ids: SegmentIds, num_segments: int, *, ddof: int = 0) -> FloatSegments:
     r"""Variance of each segment, $\frac{1}{n - \mathrm{ddof}} \sum (x - \bar{x})^2$; 0 with `ddof` rows or fewer.
 
@@ -172,7 +199,8 @@ def segment_var(data: FloatRows, segment_ids: SegmentIds, num_segments: int, *, 
     return add_up(square, ids, num_segments) / expand(freedom, data)
 
 
+@in_wide
 def segment_std(data: FloatRows, segment_ids: SegmentIds, num_segments: int, *, ddof: int = 0) -> FloatSegments:
     """Square root of `segment_var`, with gradient 0 (not NaN) where the variance is 0."""
     variance = segment_var(data, segment_ids, num_segments, ddof=ddof)
-    return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+    return jnp.where(variance == 0, 0, jnp.sqrt(jnp.where(variance == 0, 1, variance)))

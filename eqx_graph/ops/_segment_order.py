@@ -6,7 +6,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from ._segment import FloatRows, FloatSegments, SegmentIds, checked_ids, expand, rows_of, segment_count, segment_top
+from ._segment import (
+    FloatRows,
+    FloatSegments,
+    SegmentIds,
+    checked_ids,
+    expand,
+    in_wide,
+    rows_of,
+    segment_count,
+    segment_top,
+)
 
 
 Interpolation = Literal["linear", "lower", "higher", "midpoint", "nearest"]
@@ -20,6 +30,7 @@ def sort_within(data: Array, ids: Array) -> Array:
     return jnp.take_along_axis(data, order, axis=0)
 
 
+@in_wide
 def segment_quantile(
     data: FloatRows,
     segment_ids: SegmentIds,
@@ -70,6 +81,7 @@ def segment_quantile(
     return jnp.where(expand(count > 0, data), value, 0)
 
 
+@in_wide
 def segment_median(data: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatSegments:
     """Lower median of each column of each segment (of an even number, the smaller middle one); 0 if it is empty.
 

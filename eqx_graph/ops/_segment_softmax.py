@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._segment import FloatRows, FloatSegments, SegmentIds, add_up, checked_ids, rows_of, segment_top
+from ._segment import FloatRows, FloatSegments, SegmentIds, add_up, checked_ids, in_wide, rows_of, segment_top
 
 
 def exp_shifted(values: Array, top: Array) -> Array:
@@ -38,6 +38,7 @@ def _softmax_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return weights, moved - weights * rows_of(add_up(moved, ids, like.shape[0]), ids)
 
 
+@in_wide
 def segment_softmax(logits: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatRows:
     r"""Softmax over the rows of each segment: $\exp(l_e) / \sum_{e' : s(e') = s(e)} \exp(l_{e'})$.
 
@@ -58,7 +59,7 @@ def segment_softmax(logits: FloatRows, segment_ids: SegmentIds, num_segments: in
 @jax.custom_jvp
 def _logsumexp(logits: Array, ids: Array, like: Array) -> Array:
     top, _, total = _exponentials(logits, ids, like.shape[0])
-    return jnp.where(total > 0, top + jnp.log(jnp.where(total > 0, total, 1)), -jnp.inf)
+    return jnp.where(total == 0, -jnp.inf, top + jnp.log(jnp.where(total == 0, 1, total)))
 
 
 @_logsumexp.defjvp
@@ -67,6 +68,7 @@ def _logsumexp_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return _logsumexp(logits, ids, like), add_up(_softmax(logits, ids, like) * tangents[0], ids, like.shape[0])
 
 
+@in_wide
 def segment_logsumexp(logits: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatSegments:
     r"""$\log \sum \exp(l_e)$ over the rows of each segment; an empty segment gives $-\infty$ (and gradient 0).
 
@@ -75,6 +77,7 @@ def segment_logsumexp(logits: FloatRows, segment_ids: SegmentIds, num_segments: 
     return _logsumexp(logits, checked_ids(logits, segment_ids, num_segments), jnp.zeros(num_segments))
 
 
+@in_wide
 def segment_log_softmax(logits: FloatRows, segment_ids: SegmentIds, num_segments: int) -> FloatRows:
     r"""Logarithm of `segment_softmax`, without under- or overflow; rows out of range give $-\infty$.
 
@@ -82,5 +85,5 @@ def segment_log_softmax(logits: FloatRows, segment_ids: SegmentIds, num_segments
     """
     ids = checked_ids(logits, segment_ids, num_segments)
     total = rows_of(_logsumexp(logits, ids, jnp.zeros(num_segments)), ids)
-    counts = expand_inside(ids, num_segments, logits) & jnp.isfinite(total)
+    counts = expand_inside(ids, num_segments, logits) & ~jnp.isinf(total)
     return jnp.where(counts, logits - jnp.where(counts, total, 0), -jnp.inf)

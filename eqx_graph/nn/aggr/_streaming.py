@@ -89,8 +89,8 @@ class Std(AbstractStreamingAggregation):
 
     def reduce(self, messages: AbstractMessages) -> Float[Array, " num_segments *out"]:
         variance = _variance(messages, semi_grad=self.semi_grad)
-        large = variance > 1e-5
-        return jnp.where(large, jnp.sqrt(jnp.where(large, variance, 1)), 0)
+        small = variance <= 1e-5
+        return jnp.where(small, 0, jnp.sqrt(jnp.where(small, 1, variance)))
 
 
 class LogSumExp(AbstractStreamingAggregation):
@@ -100,7 +100,7 @@ class LogSumExp(AbstractStreamingAggregation):
         top = jax.lax.stop_gradient(messages.max())
         top = jnp.where(jnp.isfinite(top), top, 0)
         total = messages.sum(lambda m, top: jnp.exp(m - top), top)
-        return jnp.where(total > 0, top + jnp.log(jnp.where(total > 0, total, 1)), 0)
+        return jnp.where(total == 0, 0, top + jnp.log(jnp.where(total == 0, 1, total)))
 
 
 class Softmax(AbstractStreamingAggregation):

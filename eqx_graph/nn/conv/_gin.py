@@ -60,6 +60,7 @@ class GINConv(eqx.Module):
         size: tuple[int, int] | None = None,
         *,
         mask: NodeMask | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "num_receivers out"]: ...
     @overload
     def __call__(
@@ -70,6 +71,7 @@ class GINConv(eqx.Module):
         *,
         mask: NodeMask | None = None,
         state: eqx.nn.State,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.GINConv")
     def __call__(
@@ -80,9 +82,11 @@ class GINConv(eqx.Module):
         *,
         mask: NodeMask | None = None,
         state: eqx.nn.State | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
         """**Arguments:** as `SAGEConv`; a pair `x` needs as many features on either side. `mask` is False for
-        receivers that the norms of an `MLP` leave out (padding), `state` holds the running statistics of batch norms.
+        receivers that the norms of an `MLP` leave out (padding), `state` holds the running statistics of batch norms,
+        `key` draws the masks of a dropout in `nn`.
 
         **Returns:** `nn`'s rows, `(num_receivers, out_features)`; `(out, state)` if `state` is given.
 
@@ -90,7 +94,7 @@ class GINConv(eqx.Module):
         """
         x_src, x_dst, edges = endpoints(x, edge_index, size, self.flow)
         out = neighbors(self.aggregation, edges, x_src)
-        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state, mask)
+        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state, mask, key)
         return out if state is None else (out, state)
 
 
@@ -152,6 +156,7 @@ class GINEConv(MessagePassing):
         size: tuple[int, int] | None = None,
         *,
         mask: NodeMask | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "num_receivers out"]: ...
     @overload
     def __call__(
@@ -163,6 +168,7 @@ class GINEConv(MessagePassing):
         *,
         mask: NodeMask | None = None,
         state: eqx.nn.State,
+        key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "num_receivers out"], eqx.nn.State]: ...
     @jax.named_scope("eqx_graph.GINEConv")
     def __call__(
@@ -174,6 +180,7 @@ class GINEConv(MessagePassing):
         *,
         mask: NodeMask | None = None,
         state: eqx.nn.State | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "num_receivers out"] | tuple[Float[Array, "num_receivers out"], eqx.nn.State]:
         """**Arguments:** as `GINConv`; `edge_attr` holds one row per edge, in the caller's order.
 
@@ -190,7 +197,7 @@ class GINEConv(MessagePassing):
                 f"got {edge_attr.shape}. Build the layer with `edge_dim`, the number of features per edge."
             )
         out = self.propagate(edges, x=(x_src, x_dst), edge_attr=edge_attr)
-        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state, mask)
+        out, state = apply_rows(self.nn, _add_root(out, self.eps, x_dst), state, mask, key)
         return out if state is None else (out, state)
 
 

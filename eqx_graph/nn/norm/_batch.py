@@ -118,6 +118,7 @@ class BatchNorm(eqx.Module):
         return self._scale(x, mean, var, mask), state
 
     def _scale(self, x: Array, mean: Array, var: Array, mask: Array | np.ndarray | None) -> Array:
+        x = x if mask is None else jnp.where(jnp.asarray(mask)[:, None], x, 0.0)
         y = (x.astype(mean.dtype) - mean[None]) * jax.lax.rsqrt(var + self.eps)[None]
         y = y.astype(x.dtype)
         if self.weight is not None and self.bias is not None:
@@ -143,8 +144,9 @@ def _statistics(x: Array, mask: Array | np.ndarray | None) -> tuple[Array, Array
         count = jnp.asarray(x.shape[0], x.dtype)
         return jnp.mean(x, axis=0), jnp.var(x, axis=0), count
     keep = jnp.zeros((0, 1), bool) if mask is None else jnp.asarray(mask)[:, None]
+    x = jnp.where(keep, x, 0.0)
     count = jnp.sum(keep, dtype=x.dtype)
     number = jnp.maximum(count, 1.0)
-    mean = jnp.sum(jnp.where(keep, x, 0.0), axis=0) / number
+    mean = jnp.sum(x, axis=0) / number
     var = jnp.sum(jnp.where(keep, (x - mean[None]) ** 2, 0.0), axis=0) / number
     return mean, var, count
