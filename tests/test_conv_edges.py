@@ -210,3 +210,28 @@ def test_a_network_that_mixes_rows_sees_the_edges_that_count(norm):
     more = np.concatenate([ends, np.array([[0, 3], [5, 3]], np.int32)], axis=1)
     masked = EdgeIndex.from_array(more, num_senders=6, num_receivers=6, edge_mask=np.arange(13) < 11)
     np.testing.assert_allclose(run(masked), out, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spoiled", [1e30, np.inf, np.nan])
+def test_padding_may_hold_anything_without_a_mask(spoiled, getkey):
+    """Differences are taken beside a mean row, in which padding has no part."""
+    conv = egnn.EdgeConv(eqx.nn.MLP(4, 3, 8, 1, key=getkey()))
+    x = jr.normal(getkey(), (6, 2))
+    edge_index = jnp.asarray([[0, 1, 2, 3, 5, 5], [1, 2, 3, 0, 5, 5]])
+    clean, dirty = (conv(x.at[4:].set(value), edge_index)[:4] for value in (0.0, spoiled))
+    np.testing.assert_array_equal(clean, dirty)
+
+
+def test_dropout_in_the_network_of_gin(getkey):
+    edge_index, x = jnp.asarray([[0, 1, 2], [1, 2, 0]]), jr.normal(getkey(), (3, 4))
+    mlp = egnn.MLP([4, 8, 8], dropout=0.5, norm=None, key=getkey())
+    one_row = eqx.nn.Sequential([eqx.nn.Linear(4, 8, key=getkey()), eqx.nn.Dropout(0.5)])
+    for nn in (mlp, one_row):
+        cases: list[tuple[Any, tuple]] = [(egnn.GINConv(nn), ()), (egnn.GINEConv(nn), (jnp.ones((3, 4)),))]
+        for conv, rest in cases:
+            first, again, other = (conv(x, edge_index, *rest, key=jr.key(n)) for n in (0, 0, 1))
+            assert (first == again).all() and (first != other).any()
+            with pytest.raises((ValueError, RuntimeError), match="key"):
+                conv(x, edge_index, *rest)
+            still = eqx.nn.inference_mode(conv)
+            np.testing.assert_array_equal(still(x, edge_index, *rest, key=jr.key(0)), still(x, edge_index, *rest))

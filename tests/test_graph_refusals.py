@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from eqx_graph import EdgeIndex, EdgeList, Graph, ops
+from eqx_graph import EdgeIndex, EdgeList, Graph, batch, ops
 from eqx_graph.data import edges_to_scipy
 from eqx_graph.nn import (
     MLP,
@@ -137,3 +137,12 @@ def test_sizes_that_do_not_fit():
     ):
         with pytest.raises(ValueError, match=match):
             call()
+
+
+def test_a_batch_names_the_graph_whose_edges_have_no_nodes():
+    """Shifted, they would be edges to the nodes of another graph."""
+    good = Graph(x=np.ones((2, 1), np.float32), edge_index=np.asarray([[0], [1]]))
+    for wrong in (2, -1):
+        bad = Graph(x=np.ones((2, 1), np.float32), edge_index=np.asarray([[wrong], [1]]))
+        with pytest.raises(ValueError, match=f"graph 1 holds node {wrong}, but the graph has 2"):
+            batch([good, bad, good])

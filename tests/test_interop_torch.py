@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eqx_graph.interop import load_torch_state_dict
+from eqx_graph.nn.norm import BatchNorm
 
 
 RNG = np.random.default_rng(0)
@@ -211,3 +212,13 @@ def test_gradients_reach_the_state_dict(getkey):
     assert grads.keys() == state.keys()
     np.testing.assert_allclose(grads["bias_ih"][:8], grads["bias_hh"][:8], rtol=1e-6)
     assert not np.allclose(grads["bias_ih"][8:], grads["bias_hh"][8:])
+
+
+def test_a_norm_that_lost_its_state_says_so():
+    state_dict = {"weight": np.ones(4), "bias": np.zeros(4), "running_mean": np.full(4, 5.0), "running_var": np.ones(4)}
+    build = lambda: BatchNorm(4)  # noqa: E731
+    norm, state = eqx.nn.make_with_state(lambda: load_torch_state_dict(build(), state_dict))()
+    np.testing.assert_allclose(eqx.nn.inference_mode(norm)(jnp.ones((2, 4)), state)[0], -4, rtol=1e-4)
+    stripped, _ = eqx.nn.make_with_state(build)()
+    with pytest.raises(ValueError, match="lost the initial state of its BatchNorm"):
+        load_torch_state_dict(stripped, state_dict)

@@ -306,3 +306,43 @@ def test_products_run_with_jit_disabled():
     want = jax.grad(square)(x)
     with jax.disable_jit():
         np.testing.assert_allclose(jax.grad(square)(x), want)
+
+
+def test_what_is_not_finite_stays_in_its_head_and_its_batch_member():
+    edges = EdgeIndex.from_array(np.asarray([[0, 1, 2], [1, 2, 0]]), num_senders=3, num_receivers=3)
+    spoiled = jnp.ones((3, 2, 4)).at[:, 0].set(jnp.nan)
+    dots = ops.edge_dot(edges, spoiled, jnp.ones((3, 2, 4)))
+    assert jnp.isnan(dots[:, 0]).all()
+    np.testing.assert_array_equal(dots[:, 1], 4)
+    members = jnp.ones((2, 3, 4)).at[0].set(jnp.inf)
+    slopes = jax.vmap(lambda x: jax.grad(lambda w: ops.matmul(edges, w, x).sum())(jnp.ones(3)))(members)
+    np.testing.assert_array_equal(slopes[1], 4)
+
+
+def test_batches_over_graphs_without_edges_or_nodes():
+    edges = EdgeIndex.from_array(np.zeros((2, 0), int), num_senders=3, num_receivers=3)
+    assert jax.vmap(lambda w: ops.matmul(edges, w, jnp.ones((3, 2))))(jnp.ones((4, 0))).shape == (4, 3, 2)
+    nothing = EdgeIndex.from_array(np.zeros((2, 0), int), num_senders=0, num_receivers=0)
+    assert jax.vmap(lambda x: ops.edge_dot(nothing, x, x))(jnp.ones((4, 0, 2))).shape == (4, 0)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_gradients_through_a_shard_map(check):
+    """An operand that is the same on all devices gets the sum of their gradients."""
+    edges = EdgeIndex.from_array(np.asarray([[0, 1, 2, 0], [1, 2, 0, 2]]), num_senders=3, num_receivers=3)
+    weight, x = jnp.asarray([1.0, 2.0, 3.0, 0.5]), jnp.arange(12.0).reshape(2, 3, 2)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    none, one = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("d")
+
+    def on_one(edges, weight, x):
+        logits = jnp.stack([weight, jnp.cos(weight)], axis=1)
+        values = ops.attention(edges, logits, jnp.stack([x, jnp.sin(x)], axis=1))
+        return jnp.sin(ops.matmul(edges, weight, x)).sum() + jnp.square(values).sum()
+
+    def on_all(edges, weight, x):
+        return jax.lax.psum(on_one(edges, weight, x[0]), "d")
+
+    shared = jax.shard_map(on_all, mesh=mesh, in_specs=(none, none, one), out_specs=none, check_vma=check)
+    got = jax.jit(jax.grad(lambda w: shared(edges, w, x)))(weight)
+    want = jax.grad(lambda w: on_one(edges, w, x[0]) + on_one(edges, w, x[1]))(weight)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -101,3 +101,15 @@ def test_bad_input_is_refused_by_name():
         BatchNorm(3, track_running_stats=False, allow_single_element=True)
     single, state = eqx.nn.make_with_state(BatchNorm)(3, allow_single_element=True)
     np.testing.assert_allclose(single(jnp.asarray(X[:1]), state)[0], X[:1] / np.sqrt(1 + 1e-5), rtol=1e-6)
+
+
+def test_masked_rows_may_hold_anything():
+    norm, state = eqx.nn.make_with_state(BatchNorm)(2)
+    x, mask = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2)), jnp.float32), jnp.arange(5) < 3
+
+    def loss(x):
+        return jnp.sum(norm(x, jax.tree.map(lambda leaf: leaf, state), mask=mask)[0][:3] ** 3)
+
+    want = jax.grad(loss)(x)
+    for spoiled in (jnp.inf, jnp.nan, 1e30):
+        np.testing.assert_array_equal(jax.grad(loss)(x.at[3:].set(spoiled)), want)

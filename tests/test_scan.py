@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import pytest
 
 from eqx_dynamics import AbstractCell, Sequential, scan
@@ -158,3 +159,13 @@ def test_named_errors():
         scan(CELL, XS, jnp.zeros(()), chunk=0)
     with pytest.raises(ValueError, match="`meter` reports after every chunk"):
         scan(CELL, XS, jnp.zeros(()), meter=print)
+
+
+def test_a_function_sees_one_step_at_a_time(getkey):
+    """As in the step loop; over all of time at once a mean would tell a step of those after it."""
+    network = Sequential([eqx.nn.Lambda(lambda x: x - x.mean()), eqx.nn.Sequential([eqx.nn.Lambda(jnp.sort)])])
+    xs = jr.normal(getkey(), (5, 3, 4))
+    state = network.init_state((3,))
+    np.testing.assert_allclose(scan(network, xs, state)[0], jnp.stack([network(x, state)[0] for x in xs]), rtol=1e-5)
+    reshaped = Sequential([lambda x: x.reshape(x.shape[0], -1), eqx.nn.Linear(4, 2, key=getkey())])
+    assert scan(reshaped, xs[..., None], reshaped.init_state((3,)))[0].shape == (5, 3, 2)

@@ -142,3 +142,28 @@ def test_integers_and_errors():
         ops.segment_count(ids, -1)
     with pytest.raises(ValueError, match=r"`q` must be in \[0, 1\]; got 1.5"):
         ops.segment_quantile(jnp.ones(3), ids, 3, 1.5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_floats_are_reduced_in_float32(dtype):
+    """A sum of ones in bfloat16 stops at 256, in float16 at 2048."""
+    ids, ones = jnp.zeros(5000, jnp.int32), jnp.ones((5000, 1), dtype)
+    exact = {"sum": 5000, "mean": 1, "logsumexp": 1 + np.log(5000), "var": 0, "std": 0, "max": 1, "min": 1, "mul": 1}
+    for name, want in exact.items():
+        got = getattr(ops, f"segment_{name}")(ones, ids, 1)
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got.astype(jnp.float32), [[want]], rtol=5e-3)
+    weights = ops.segment_softmax(logits=ones, segment_ids=ids, num_segments=1)
+    np.testing.assert_allclose(weights.astype(jnp.float32).sum(), 1, rtol=5e-3)
+    halves = jnp.asarray(np.arange(1000)[:, None] >= 501, dtype)
+    assert ops.segment_median(halves, jnp.zeros(1000, jnp.int32), 1).item() == 0
+    shares = jax.grad(lambda x: ops.segment_max(x, ids, 1).sum())(ones)
+    np.testing.assert_allclose(shares.astype(jnp.float32).sum(), 1, rtol=5e-3)
+
+
+def test_what_is_no_number_stays_visible():
+    data, ids = jnp.asarray([[jnp.nan], [1.0], [2.0]]), jnp.asarray([0, 0, 1])
+    for name in ("std", "logsumexp", "sum", "mean", "var"):
+        got = getattr(ops, f"segment_{name}")(data, ids, 2)
+        assert jnp.isnan(got[0, 0]) and jnp.isfinite(got[1, 0]), name
+    assert jnp.isnan(ops.segment_log_softmax(data, ids, 2)[0, 0])

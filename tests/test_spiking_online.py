@@ -314,3 +314,21 @@ def test_memory_does_not_grow_with_time(rule: str) -> None:
 
     # A loss or two a step is put out: 8 bytes, where states and spikes would be hundreds.
     assert temporary(400) - temporary(20) <= 16 * 380
+
+
+@pytest.mark.parametrize("online", [snn.ottt, snn.eprop])
+def test_constants_have_no_gradient(online, getkey):
+    """A gradient is for optax: what is not trained must not move."""
+    network = dyn.Sequential(
+        [eqx.nn.Linear(3, 4, key=getkey()), snn.LIFCell(4, 10.0, threshold=0.2), eqx.nn.Linear(4, 2, key=getkey())]
+    )
+    loss = lambda y, target: jnp.mean((y - target) ** 2)  # noqa: E731
+    model = network if online is snn.ottt else snn.EProp(network)
+    _, grads = online(model, jnp.ones((10, 2, 3)), jnp.zeros((10, 2, 2)), loss)
+    params, optimizer = eqx.filter(model, eqx.is_inexact_array), optax.adam(0.1)
+    assert jax.tree.structure(grads) == jax.tree.structure(params)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = optimizer.update(grads, optimizer.init(params))
+    moved = eqx.apply_updates(model, updates)
+    cell = (moved if online is snn.ottt else moved.network).layers[1]
+    assert (cell.tau_mem, cell.dt, cell.threshold) == (10.0, 1.0, 0.2)

@@ -217,6 +217,32 @@ def test_masked_entries_and_padding_change_nothing(name, model, observations):
     np.testing.assert_allclose(padded.latents[:, :5], short.latents, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "inference",
+    [
+        tidhy.Inference(),
+        pytest.param(tidhy.Inference(SOLVERS["sgd"], start=tidhy.ZeroStart()), marks=SLOWLY),
+    ],
+    ids=["default", "published start"],
+)
+def test_a_sequence_begins_with_its_first_observation(inference, model, observations):
+    is_seen = jnp.arange(7)[None] >= 3
+    late = jnp.where(is_seen[..., None], observations[:1], jnp.nan)
+    infer = eqx.filter_jit(tidhy.infer)
+    whole, state = infer(model, late, inference, mask=is_seen)
+    trimmed, _ = infer(model, observations[:1, 3:], inference)
+    np.testing.assert_allclose(whole.latents[:, 3:], trimmed.latents, rtol=1e-4, atol=1e-5)
+    assert state.is_started.all() and not infer(model, late[:, :3], inference, mask=is_seen[:, :3])[1].is_started.any()
+    loss_fn = tidhy.TiDHyLoss(inference)
+    value = eqx.filter_jit(eqx.filter_value_and_grad(lambda m, windows: loss_fn(m, windows, None)[0]))
+    (a, grad_a), (b, grad_b) = (
+        value(model, windows) for windows in (tidhy.Windows(late, is_seen), tidhy.Windows(observations[:1, 3:]))
+    )
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+    for got, want in zip(jtu.tree_leaves(grad_a), jtu.tree_leaves(grad_b), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
 def test_all_true_mask_is_no_mask(model, observations):
     with jax.enable_x64(True):
         wide, x = widen(model), observations.astype(jnp.float64)

@@ -260,3 +260,19 @@ def test_plot(tmp_path):
     figure.savefig(tmp_path / "curves.png")
     with pytest.raises(ValueError, match="`history` must hold at least one metric"):
         plot_history({})
+
+
+def test_an_entry_of_several_dispatches_is_reported_as_a_whole(tmp_path):
+    """Six steps an epoch in dispatches of four and two: what is logged and judged is what the history has."""
+    logger, path = Logger(CSVFile(tmp_path / "log.csv")), tmp_path / "log.csv"
+    best = KeepBest("loss")
+    state, history = fit(start(), STEP, data(), epochs=3, steps_per_dispatch=4, callbacks=[logger, best])
+    with path.open() as file:
+        logged = [float(row["loss"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(logged, history["loss"], rtol=1e-5)
+    assert int(state.step) == 6 * (1 + int(np.argmin(history["loss"])))
+
+
+def test_metrics_of_training_and_evaluation_have_names_of_their_own():
+    with pytest.raises(ValueError, match=r"may not both return metrics named \['rmse'\]"):
+        fit(start(), STEP, data(), epochs=2, evaluate=lambda model: {"rmse": jnp.zeros(())})

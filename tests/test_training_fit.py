@@ -369,3 +369,29 @@ def test_compiles_once(source):
         state, _ = fit(state, step, data() if source == "arrays" else batches(), epochs=3)
     traced_per_compilation = 1
     assert len(traces) == traced_per_compilation
+
+
+def test_whatever_ends_a_run_leaves_its_state():
+    def broken():
+        yield from batches()[:4]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        fit(start(), STEP, broken(), steps=6, steps_per_dispatch=2)
+    reached: Any = vars(caught.value)["state"]
+    assert int(reached.step) == 4
+    state, _ = fit(reached, STEP, batches()[4:], steps=2)
+    assert close(state.model, fit(start(), STEP, batches(), steps=6)[0].model)
+
+
+def test_a_loader_may_fill_the_same_arrays_again():
+    def refilled():
+        buffers = jax.tree.map(np.array, batches()[0])
+        for batch in batches():
+            jax.tree.map(np.copyto, buffers, jax.tree.map(np.asarray, batch))
+            yield buffers
+
+    state, history = fit(start(), STEP, refilled(), steps=6)
+    expected, wanted = fit(start(), STEP, batches(), steps=6)
+    assert close(state.model, expected.model)
+    np.testing.assert_allclose(history["loss"], wanted["loss"])

@@ -515,3 +515,23 @@ def test_bad_arguments_are_refused():
 def test_frozen_by_negation():
     step = make_step(squared_error, optax.sgd(1e-2), frozen=Not("layers.1"))
     assert len(jtu.tree_leaves(step.split(make_model())[0])) == 2
+
+
+def test_complex_parameters_go_downhill():
+    class Gain(eqx.Module):
+        value: jax.Array
+
+    def loss(model, batch, key):
+        return jnp.mean(jnp.abs(model.value * batch - (1 + 2j) * batch) ** 2)
+
+    step = make_step(loss, optax.sgd(0.25))
+    state = step.init(Gain(jnp.asarray(0.5 + 0.5j)), key=jr.key(0))
+    for _ in range(30):
+        _, state = step(jnp.ones(4, jnp.complex64), state)
+    np.testing.assert_allclose(state.model.value, 1 + 2j, rtol=1e-4)
+
+
+def test_a_loss_that_returns_nothing_is_named():
+    step = make_step(lambda model, batch, key: None, optax.sgd(0.1))
+    with pytest.raises(ValueError, match=r"`loss_fn` must return a scalar loss .* got NoneType"):
+        step(batches()[0], step.init(make_model(), key=jr.key(0)))

@@ -206,12 +206,24 @@ def _edge_conv(
             f"`nn` must take [x_i, x_j - x_i], {2 * width} numbers for `x` of shape {x_src.shape}; "
             f"its first layer takes {first.in_features}."
         )
-    centre = jax.lax.stop_gradient(jnp.mean(x_src, axis=0, keepdims=True))
+    centre = _centre(edges, x_src)
     on_node, on_difference = first.weight[:, :width].T, first.weight[:, width:].T
     h_dst = x_dst @ on_node - (x_dst - centre) @ on_difference
     h_dst = h_dst if first.bias is None else h_dst + first.bias[None]
     h_src = (x_src - centre) @ on_difference
     return _OnHidden(aggregation, rest).propagate(edges, h=(h_src, h_dst)), state
+
+
+def _centre(edges: AbstractEdges, x: Array) -> Array:
+    """A mean row, `(1, in)`, beside which differences lose no digits: of the senders that are not padding.
+
+    Padding has masked edges or loops only, and a loop's difference is zero whatever the centre.
+    """
+    counts = jnp.asarray(edges.senders) != jnp.asarray(edges.receivers)
+    counts = counts if edges.edge_mask is None else counts & jnp.asarray(edges.edge_mask)
+    is_used = jnp.zeros(edges.num_senders, bool).at[jnp.asarray(edges.senders)].max(counts, mode="drop")[:, None]
+    number = jnp.maximum(jnp.sum(is_used), 1).astype(x.dtype)
+    return jax.lax.stop_gradient(jnp.sum(jnp.where(is_used, x, 0), axis=0, keepdims=True) / number)
 
 
 def _nearest(
