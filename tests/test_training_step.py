@@ -535,3 +535,14 @@ def test_a_loss_that_returns_nothing_is_named():
     step = make_step(lambda model, batch, key: None, optax.sgd(0.1))
     with pytest.raises(ValueError, match=r"`loss_fn` must return a scalar loss .* got NoneType"):
         step(batches()[0], step.init(make_model(), key=jr.key(0)))
+
+
+def test_a_number_is_fixed_whoever_computed_it():
+    class Scaled(eqx.Module):
+        weight: jax.Array
+        scale: Any
+
+    step = make_step(lambda model, batch, key: jnp.mean((model.weight * float(model.scale) - 1) ** 2), optax.sgd(0.1))
+    state = step.init(Scaled(jnp.ones(3), np.exp(np.float64(0.5))), key=jr.key(0))
+    _, after = step(jnp.zeros(1), state)
+    assert after.model.scale == np.exp(0.5) and (after.model.weight != 1).all()

@@ -104,7 +104,7 @@ class TrainStep(eqx.Module):
 
     def split(self, model: PyTree) -> tuple[PyTree, PyTree]:
         """What is trained, and the rest, as two trees of the model's structure with None in place of the other."""
-        trained = jtu.tree_map(eqx.is_inexact_array, model)
+        trained = jtu.tree_map(_is_trained, model)
         if self.frozen is not None:
             trained = jtu.tree_map(
                 lambda t, frozen: t and not frozen, trained, select(model, self.frozen, name="frozen")
@@ -235,6 +235,11 @@ def _as_optax(optimizer: Any) -> optax.GradientTransformation:
     if isinstance(optimizer, optax.GradientTransformation):
         return optimizer
     return optax.GradientTransformation(optimizer.init, optimizer.update)
+
+
+def _is_trained(leaf: Any) -> bool:
+    """Floating arrays; a number is fixed, also one that NumPy computed, which Equinox takes for an array."""
+    return eqx.is_inexact_array(leaf) and not isinstance(leaf, np.generic)
 
 
 def _as_array(leaf: Any) -> Any:
