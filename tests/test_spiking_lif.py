@@ -161,3 +161,17 @@ def test_inputs_that_do_not_fit_are_named() -> None:
     batch_first = jnp.ones((2, 30, 3))
     with pytest.raises(ValueError, match=r"put the axes of `x` in the order \(time, batch, neurons\)"):
         scan(cell, batch_first, cell.init_state((2,)))
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ({"input_gain": sp.LeakGain(jnp.ones((5, 1)))}, "input_gain.resistance"),
+        ({"adaptation": sp.ThresholdAdaptation(20.0, strength=jnp.ones((4, 5)))}, "adaptation.strength"),
+        ({"reset": sp.ValueReset(jnp.zeros(4))}, "reset.value"),
+    ],
+)
+def test_constants_of_parts_must_fit_the_neurons(part, name):
+    """A column would be a constant of each sample, in a batch of as many."""
+    with pytest.raises(ValueError, match=f"`{name}` must be one number or broadcast against the neurons"):
+        sp.LIFCell(5, **part)

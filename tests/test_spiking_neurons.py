@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 
@@ -241,3 +242,16 @@ def test_bad_constants_are_named() -> None:
             cell(0)
     with pytest.raises(ValueError, match="`a` must be one number or broadcast"):
         sp.IzhikevichCell(2, a=jnp.ones(3))
+
+
+def test_every_spiking_cell_may_be_recurrent(getkey):
+    cell, feedback = sp.AlphaCell(3), jr.normal(getkey(), (3, 3))
+    layer = sp.Recurrent(cell, lambda spikes: spikes @ feedback)
+    xs = jr.uniform(getkey(), (12, 2, 3))
+    got, _ = scan(layer, xs, layer.init_state((2,)))
+    state, spikes, want = cell.init_state((2,)), jnp.zeros((2, 3)), []
+    for x in xs:
+        spikes, state = cell(x + spikes @ feedback, state)
+        want.append(spikes)
+    np.testing.assert_array_equal(got, jnp.stack(want))
+    assert got.any()

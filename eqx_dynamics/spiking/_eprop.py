@@ -146,7 +146,7 @@ class _Step(AbstractCell[_Traces]):
         inputs, target = x
         layers: Any = self.model.network.layers
         neurons, readout = layers[1], layers[2]
-        cell = neurons.cell if isinstance(neurons, Recurrent) else neurons
+        cell: Any = neurons.cell if isinstance(neurons, Recurrent) else neurons
         sources, current = self._sources(inputs, state.network[1])
         cell_state = state.network[1].cell if isinstance(neurons, Recurrent) else state.network[1]
         spikes, new, eligibility, slope = _eligibility(cell, current, cell_state, sources, state.eligibility)

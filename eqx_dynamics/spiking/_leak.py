@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array
 
 from ._decay import AbstractDecay, AbstractInputGain
-from ._parameter import ParameterLike, require, require_fits, require_step, resolve
+from ._parameter import ParameterLike, require, require_fits, require_part_fits, require_step, resolve
 from ._units import in_unit
 
 
@@ -86,6 +86,7 @@ def check_leak(cell: Leaky) -> None:
         cell.decay.check(cell.dt, tau, name)
     require(cell.rest, "rest", unit="mV")
     require_fits(cell.rest, "rest", cell.size)
+    require_part_fits(cell.input_gain, "input_gain", cell.size)
 
 
 def _beta(cell: Leaky, membrane: Array) -> Array | float:

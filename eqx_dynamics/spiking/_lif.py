@@ -15,7 +15,7 @@ from ._leak import SynapticCurrent, check_leak, leak, through_synapse
 from ._membranes import excess_over
 from ._neuron import AbstractNeuron, Input, as_size, check_input, check_neuron, out_dtype, zeros
 from ._parallel import in_parallel, leaky_membranes
-from ._parameter import ParameterLike, require_fits, resolve
+from ._parameter import ParameterLike, require_fits, require_part_fits, resolve
 from ._refractory import Refractory, freeze, hold
 from ._reset import AbstractReset, NoReset, SubtractReset, check_threshold
 from ._surrogate import AbstractStochasticSurrogate, AbstractSurrogate, check_deterministic, spike
@@ -97,8 +97,10 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         check_leak(self)
         require_fits(self.threshold, "threshold", self.size)
         check_threshold(self.threshold, self.rest, self.reset)
+        require_part_fits(self.reset, "reset", self.size)
         if self.adaptation is not None:
             self.adaptation.check(self.dt, self.decay, self.size)
+            require_part_fits(self.adaptation, "adaptation", self.size)
         if self.refractory is not None and self.refractory.differentiable:
             check_deterministic(self.surrogate, "LIFCell with a differentiable refractory period")
         if self.refractory is not None and (self.reset.timing in ("after_decay", "discounted")):

@@ -31,7 +31,9 @@ NeuronState = TypeVar("NeuronState", bound=MembraneState)
 
 
 class AbstractSpikingCell(AbstractCell[NeuronState]):
-    """A cell that puts out spikes, 0. or 1.: known as such by `diagnose` and `calibrate`."""
+    """A cell that puts out spikes, 0. or 1.: known as such by `diagnose`, `calibrate` and `Recurrent`."""
+
+    size: eqx.AbstractVar[tuple[int, ...]]
 
 
 class AbstractNeuron(AbstractMembraneCell[NeuronState], AbstractSpikingCell[NeuronState]):
@@ -41,7 +43,6 @@ class AbstractNeuron(AbstractMembraneCell[NeuronState], AbstractSpikingCell[Neur
     out in the input's floating dtype.
     """
 
-    size: eqx.AbstractVar[tuple[int, ...]]
     reset: eqx.AbstractVar[AbstractReset]
     surrogate: eqx.AbstractVar[AbstractSurrogate]
 

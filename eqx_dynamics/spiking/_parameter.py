@@ -1,6 +1,7 @@
 """What a neuron's constants may be: fixed or learned, shared or one per neuron, free or kept in range."""
 
 import abc
+import dataclasses
 import math
 from typing import TypeAlias
 
@@ -170,3 +171,11 @@ def require_fits(parameter: ParameterLike, name: str, size: tuple[int, ...]) -> 
         fits = False
     if not fits:
         raise ValueError(f"`{name}` must be one number or broadcast against the neurons {size}; got shape {shape}.")
+
+
+def require_part_fits(part: eqx.Module, name: str, size: tuple[int, ...]) -> None:
+    """Raise a `ValueError` unless every array that a neuron's part holds broadcasts against neurons of shape `size`."""
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, jax.Array | np.ndarray | AbstractParameter):
+            require_fits(value, f"{name}.{field.name}", size)

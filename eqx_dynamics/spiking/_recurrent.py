@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._apply import apply_stateless
 from .._cell import AbstractCell
 from .._chunks import AbstractMembraneCell
-from ._neuron import AbstractNeuron, check_input, zeros
+from ._neuron import AbstractNeuron, AbstractSpikingCell, check_input, zeros
 
 
 class RecurrentState(eqx.Module):
@@ -44,7 +44,7 @@ class Recurrent(AbstractMembraneCell[RecurrentState]):
     of the input.
     """
 
-    cell: AbstractNeuron
+    cell: AbstractSpikingCell
     weight: Callable[[Array], Array]
 
     def __check_init__(self):
@@ -57,7 +57,7 @@ class Recurrent(AbstractMembraneCell[RecurrentState]):
     @property
     def keeps_membranes(self) -> bool:
         """As its cell."""
-        return self.cell.keeps_membranes
+        return isinstance(self.cell, AbstractMembraneCell) and self.cell.keeps_membranes
 
     def init_state(self, shape: tuple[int, ...] = (), *, key: PRNGKeyArray | None = None) -> RecurrentState:
         """The cell's own state and no spikes, with `shape` as leading (batch) axes."""
@@ -65,7 +65,8 @@ class Recurrent(AbstractMembraneCell[RecurrentState]):
 
     def fed_back(self, state: RecurrentState) -> Float[Array, "..."]:
         """The spikes that the next step receives through the weight."""
-        return self.cell.fire(state.cell) if self.cell.reset.emit == "old" else state.spikes
+        cell = self.cell
+        return cell.fire(state.cell) if isinstance(cell, AbstractNeuron) and cell.reset.emit == "old" else state.spikes
 
     @jax.named_scope("eqx_dynamics.Recurrent")
     def __call__(
