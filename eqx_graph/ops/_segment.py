@@ -52,11 +52,12 @@ def in_wide(reduction: F) -> F:
 
     @ft.wraps(reduction)
     def widened(*args: Any, **kwargs: Any) -> Array:
-        data, *rest = args or (kwargs.pop(first),)
-        wide = accumulator_dtype(data.dtype)
-        if wide == data.dtype:
-            return reduction(data, *rest, **kwargs)
-        return reduction(jnp.asarray(data, wide), *rest, **kwargs).astype(data.dtype)
+        data: Any = args[0] if args else kwargs.get(first)
+        dtype = getattr(data, "dtype", None)
+        if dtype is None or accumulator_dtype(dtype) == dtype:
+            return reduction(*args, **kwargs)
+        kwargs.pop(first, None)
+        return reduction(jnp.asarray(data, accumulator_dtype(dtype)), *args[1:], **kwargs).astype(dtype)
 
     return cast(F, widened)
 
