@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ._decay import AbstractDecay
-from ._parameter import ParameterLike, require, require_fits, resolve
+from ._parameter import ParameterLike, require, require_part_fits, resolve
 from ._units import in_unit
 
 
@@ -40,8 +40,7 @@ class AbstractAdaptation(eqx.Module):
         """Raise a `ValueError` for constants that are not positive, do not fit `size`, or are unstable at `dt` (ms)."""
         require(self.tau_adapt, "tau_adapt", above=0.0)
         require(self.increment, "increment", unit="mV")
-        require_fits(self.tau_adapt, "tau_adapt", size)
-        require_fits(self.increment, "increment", size)
+        require_part_fits(self, "adaptation", size)
         decay.check(dt, self.tau_adapt, "tau_adapt")
 
 

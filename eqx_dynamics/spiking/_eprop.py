@@ -16,6 +16,7 @@ from ._connections import DenseConnection, value_of
 from ._feedback import AbstractFeedback, SymmetricFeedback
 from ._li import LICell
 from ._neuron import AbstractNeuron
+from ._ottt import no_gradient
 from ._parameter import resolve
 from ._recurrent import Recurrent, RecurrentState
 
@@ -110,7 +111,7 @@ def eprop(
     hidden, readout = traces.gradients
     num_inputs = xs.shape[-1]
     parts = jnp.split(hidden, [num_inputs, hidden.shape[1] - 1], axis=1)  # From inputs, from neurons, biases.
-    layers: list[Any] = [jtu.tree_map(_zero, layer) for layer in network.layers]
+    layers: list[Any] = [jtu.tree_map(no_gradient, layer) for layer in network.layers]
     layers[0] = _pulled_back(network.layers[0], parts[0], parts[2][:, 0])
     if isinstance(network.layers[1], Recurrent):
         weight = _pulled_back(network.layers[1].weight, parts[1], parts[2][:, 0])
@@ -245,12 +246,7 @@ def _pulled_back(layer: Any, weight: Array, bias: Array) -> Any:
     params, static = eqx.partition(layer, eqx.is_inexact_array)
     matrix, vjp = jax.vjp(lambda p: _matrix(eqx.combine(p, static)), params)
     (grads,) = vjp((weight, None if matrix[1] is None else bias))
-    return eqx.combine(grads, jtu.tree_map(_zero, static))
-
-
-def _zero(leaf: Any) -> Any:
-    """No gradient of an array; None for what is no array, as `eqx.filter_grad` has it: a constant is not updated."""
-    return jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None
+    return eqx.combine(grads, jtu.tree_map(no_gradient, static))
 
 
 def _flat(x: Array, num_trailing: int) -> Array:

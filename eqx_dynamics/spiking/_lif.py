@@ -100,7 +100,6 @@ class LIFCell(AbstractNeuron[LIFState], AbstractScannable[LIFState]):
         require_part_fits(self.reset, "reset", self.size)
         if self.adaptation is not None:
             self.adaptation.check(self.dt, self.decay, self.size)
-            require_part_fits(self.adaptation, "adaptation", self.size)
         if self.refractory is not None and self.refractory.differentiable:
             check_deterministic(self.surrogate, "LIFCell with a differentiable refractory period")
         if self.refractory is not None and (self.reset.timing in ("after_decay", "discounted")):

@@ -85,7 +85,7 @@ class _Step(eqx.Module):
         shapes = jax.eval_shape(lambda x: self._run(self.network, x, state, None)[2], x)
         traces = tuple(None if s is None else jnp.zeros(s.shape, s.dtype) for s in shapes)
         counts = tuple(None if s is None else jnp.zeros((), s.dtype) for s in shapes)
-        return _Online(state, traces, counts, jtu.tree_map(_zero, self.network))
+        return _Online(state, traces, counts, jtu.tree_map(no_gradient, self.network))
 
     def __call__(self, x: tuple[Array, Any], state: _Online, *, key: PRNGKeyArray | None = None) -> tuple:
         inputs, target = x
@@ -167,6 +167,6 @@ def _decay(cell: AbstractCell) -> Array:
     return jnp.reshape(jnp.asarray(cell.decay.factor(cell.dt, jnp.reshape(jnp.asarray(tau), ()))), ())
 
 
-def _zero(leaf: Any) -> Any:
+def no_gradient(leaf: Any) -> Any:
     """No gradient of an array; None for what is no array, as `eqx.filter_grad` has it: a constant is not updated."""
     return jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None

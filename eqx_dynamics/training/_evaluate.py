@@ -102,18 +102,13 @@ class Evaluation:
             {} if self._evaluate is None else eqx.filter_eval_shape(self._evaluate, state) for _ in range(2)
         )
         self.names: tuple[str, ...] = tuple(sorted(shapes))
-        self._is_checked = not self.names
         if tuple(sorted(again)) != self.names:
             raise ValueError(f"`evaluate` must keep its structure; it gave {list(self.names)}, then {sorted(again)}.")
         if "loss" in shapes:
             raise ValueError("`evaluate` may not return a metric named `loss`, the training loss; use a prefix.")
 
-    @no_type_check  # between two dispatches a check would cost more than the call
-    def check_against(self, trained: dict[str, Array]) -> None:
+    def check_names(self, trained: dict[str, Array]) -> None:
         """**Raises:** `ValueError` if a metric of training has the name of one of these: they would be mixed."""
-        if self._is_checked:
-            return
-        self._is_checked = True
         both = sorted(trained.keys() & set(self.names))
         if both:
             raise ValueError(

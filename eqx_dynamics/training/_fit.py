@@ -65,7 +65,8 @@ def fit(
             if dispatch.batches is not None:
                 outcome = runner(dispatch.batches)
                 halts.append(outcome.halted)
-                evaluation.check_against(outcome.metrics)
+                if not rows:
+                    evaluation.check_names(outcome.metrics)
             evaluated = evaluation(runner.state) if evaluation.is_due(dispatch) else {}
             rows.append((dispatch.entry, outcome, evaluated))
             wants_stop = watch(dispatch, outcome, evaluated)

@@ -31,8 +31,11 @@ class AbstractRowModule(eqx.Module):
         *,
         mask: Bool[Array | np.ndarray, " rows"] | None = None,
         state: eqx.nn.State | None = None,
+        key: PRNGKeyArray | None = None,
     ) -> Any:
-        """Every row's result; `(result, state)` if `state` is given. Norms leave out rows where `mask` is False."""
+        """Every row's result; `(result, state)` if `state` is given. Norms leave out rows where `mask` is False; `key`
+        draws dropout masks.
+        """
 
 
 def mixes_rows(nn: Callable[..., Any]) -> bool:
@@ -68,8 +71,7 @@ def apply_rows(
         if key is None:
             return jax.vmap(nn)(x), state
         return jax.vmap(lambda row, key: nn(row, key=key))(x, jr.split(key, x.shape[0])), state
-    options: dict[str, Any] = {"mask": mask} if key is None else {"mask": mask, "key": key}
-    return (nn(x, **options), None) if state is None else nn(x, state=state, **options)
+    return (nn(x, mask=mask, key=key), None) if state is None else nn(x, mask=mask, state=state, key=key)
 
 
 def apply_row(nn: Callable[..., Any], x: Float[Array, " in"]) -> Float[Array, " out"]:
